@@ -1,0 +1,280 @@
+"""Floor 4: where the time goes, measured on the code that users run, against what the machine can do.
+
+`run(settings())` times one picture through `propose` stage by stage, a training step through `fit`, and the peak memory
+of a process that does nothing else. The ceiling is a large matrix product in the same type: no stage made of
+convolutions and linear layers can beat its arithmetic at that rate. Weights and picture are random: the time of every
+stage but the last does not depend on them.
+"""
+
+import math
+import multiprocessing
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fairseg_lite.data.patches import PatchBatch
+from fairseg_lite.inference.proposals import propose
+from fairseg_lite.models.deepmask import MODELS, DeepMask
+from fairseg_lite.training.fit import FitConfig, bf16_is_faster, fit
+from fairseg_lite.training.recipes import Recipe, loss_of
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# seconds of a public PyTorch port (foolwood/deepmask-pytorch) for 640x480, ResNet-50, 7 scales, 500 proposals, float32
+REFERENCE = {"trunk": 4.85, "masks": 1.10, "paste": 3.86, "total": 10.2}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One benchmark. The defaults are those of the reference."""
+
+    model: str = "deepmask_resnet50"  # a name of MODELS
+    width: int = 640  # px
+    height: int = 480  # px
+    scales: int = 7  # sqrt(2) apart, the largest 2^.5 at a 160-px patch
+    top_k: int = 500  # proposals
+    repeat: int = 3  # runs after a first one that is not counted; the fastest total counts
+    batch: int = 32  # patches in a training step
+    ceiling: int = 2048  # side of the matrices
+
+
+QUICK = Settings(model="deepmask_tiny", width=160, height=120, scales=2, top_k=20, repeat=1, batch=4, ceiling=256)
+
+
+def settings(*, quick: bool = False, size: str | None = None, **changes: object) -> Settings:
+    """Settings from a command line: `size` is "WxH", the rest are fields.
+
+    Raises:
+        ValueError: a size that is not two whole numbers of at least 1.
+    Example:
+        >>> settings(size="320x200", top_k=10).width
+        320
+    """
+    if size is not None:
+        try:
+            width, height = (int(n) for n in size.lower().split("x"))
+        except ValueError:
+            width = height = 0
+        if min(width, height) < 1:
+            raise ValueError(f"size is {size!r}; write it as 640x480, width by height in pixels")
+        changes |= {"width": width, "height": height}
+    return replace(QUICK if quick else Settings(), **changes)
+
+
+class Stopwatch:
+    """What `propose(timer=...)` calls around each stage: adds up seconds, and FLOPs when given a counter."""
+
+    def __init__(self, device: torch.device, counter: FlopCounterMode | None = None):
+        self.device, self.counter = device, counter
+        self.seconds: dict[str, float] = {}
+        self.flops: dict[str, int] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        before = self.counter.get_total_flops() if self.counter else 0
+        start = self._now()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + self._now() - start
+        if self.counter:
+            self.flops[stage] = self.flops.get(stage, 0) + self.counter.get_total_flops() - before
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def ceiling(dtype: torch.dtype, device: torch.device, side: int, *, repeat: int = 5) -> float:
+    """FLOP/s of a matrix product of `side` x `side`, the best of some runs.
+
+    Example:
+        >>> ceiling(torch.float32, torch.device("cpu"), 64) > 0
+        True
+    """
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    best, watch = math.inf, Stopwatch(device)
+    for _ in range(repeat + 1):
+        watch.seconds.clear()
+        with watch("matmul"):
+            a @ b
+        best = min(best, watch.seconds["matmul"])
+    return 2 * side**3 / best
+
+
+def build(s: Settings, device: torch.device) -> tuple[DeepMask, np.ndarray, list[float]]:
+    """The network with random weights of a fixed seed, a picture of noise that has some structure, and the scales."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MODELS[s.model]().eval().to(device)
+    g = np.random.default_rng(0)
+    coarse = g.integers(0, 256, (s.height // 16 + 1, s.width // 16 + 1, 3), dtype=np.uint8)
+    image = coarse.repeat(16, 0).repeat(16, 1)[: s.height, : s.width]
+    top = 0.5 + math.log2(model.patch_size / 160)
+    return model, np.ascontiguousarray(image), [2 ** (top - 0.5 * i) for i in reversed(range(s.scales))]
+
+
+def time_scene(s: Settings, dtype: torch.dtype, device: torch.device) -> dict:
+    """One picture through `propose`: {"stages": {name: {"seconds", "gflop"}}, "total": seconds, "proposals": n}."""
+    model, image, scales = build(s, device)
+
+    def once(counter: FlopCounterMode | None = None) -> tuple[Stopwatch, float, int]:
+        watch, whole = Stopwatch(device, counter), Stopwatch(device)
+        with whole("total"):
+            found = propose(model, image, scales=scales, top_k=s.top_k, dtype=dtype, timer=watch)
+        return watch, whole.seconds["total"], len(found.scores)
+
+    with FlopCounterMode(display=False) as counter:
+        counted, _, proposals = once(counter)  # also the run that warms up
+    watch, total, _ = min((once() for _ in range(s.repeat)), key=lambda run: run[1])
+    stages = {k: {"seconds": v, "gflop": counted.flops[k] / 1e9} for k, v in watch.seconds.items()}
+    return {"stages": stages, "total": total, "proposals": proposals}
+
+
+class _RandomPatches:
+    """Training batches of noise: `fit` without the time of a sampler."""
+
+    def __init__(self, model: DeepMask, batch: int):
+        g = torch.Generator().manual_seed(0)
+        side, t = model.patch_size + model.context, model.target_size
+        labels = torch.ones(batch)
+        labels[batch * 3 // 4 :] = -1
+        masks = torch.rand(batch, t, t, generator=g) > 0.5
+        images = torch.randn(batch, 3, side, side, generator=g)
+        masks &= (labels > 0)[:, None, None]
+        self.content = PatchBatch(images, masks, labels, torch.zeros(batch, dtype=torch.int64))
+
+    def batch(self, step: int) -> PatchBatch:
+        return self.content
+
+
+def time_training(s: Settings, name: str, device: torch.device) -> dict:
+    """Steps of `fit` on batches that are ready, and `forward` alone: seconds per step, patches per second of both."""
+    model, *_ = build(s, device)
+    data = _RandomPatches(model, s.batch)
+    images = data.content.images.to(device)
+    best = math.inf
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=name == "bf16"):
+        for _ in range(s.repeat + 1):
+            watch = Stopwatch(device)
+            with watch("forward"):
+                model(images)
+            best = min(best, watch.seconds["forward"])
+    config = FitConfig(steps=s.repeat + 1, log_every=1, precision=name)
+    rows = fit(model.train(), data, loss_of(Recipe()), config, progress=False).rows
+    rate = max(row["rate"] for row in rows[1:])  # the first step warms up
+    return {"step_seconds": s.batch / rate, "patches_per_second": rate, "forward_patches_per_second": s.batch / best}
+
+
+def _peak(s: Settings, name: str, device: str, threads: int) -> dict:
+    """In a process of its own: bytes after the imports, and the most while one picture went through."""
+    torch.set_num_threads(threads)
+    model, image, scales = build(s, torch.device(device))
+    before = _high_water()
+    propose(model, image, scales=scales, top_k=s.top_k, dtype=DTYPES[name])
+    peak = {"before": before, "peak": _high_water()}
+    if device.startswith("cuda"):
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    return peak
+
+
+def _high_water() -> int:
+    """Bytes: the most memory this process ever held."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would count the parent too, on Linux
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+def peak_memory(s: Settings, name: str, device: torch.device) -> dict:
+    """{"before": bytes, "peak": bytes}, and "device" on a GPU, of a fresh process that proposes for one picture."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_peak, s, name, str(device), torch.get_num_threads()).result()
+
+
+def run(s: Settings, *, dtypes: Sequence[str] = tuple(DTYPES), device: torch.device | str = "cpu") -> dict:
+    """Measure everything in each type; a type that this machine only emulates is skipped, and says so.
+
+    Returns:
+        What JSON can hold: settings, machine, and for each type ceiling, stages, training and memory, or "skipped".
+    Raises:
+        ValueError: an unknown type.
+    """
+    device = torch.device(device)
+    machine = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.system(),
+               "processor": platform.machine(), "threads": torch.get_num_threads(), "device": str(device)}  # fmt: skip
+    if device.type == "cuda":
+        machine["gpu"] = torch.cuda.get_device_name(device)
+    result: dict = {"settings": asdict(s), "machine": machine, "dtypes": {}}
+    for name in dtypes:
+        if name not in DTYPES:
+            raise ValueError(f"dtype is {name!r}; choose {' or '.join(DTYPES)}")
+        if name == "bf16" and not bf16_is_faster(device):
+            result["dtypes"][name] = {"skipped": "no faster than fp32 here: this machine has no unit for bfloat16"}
+            continue
+        result["dtypes"][name] = {
+            "ceiling": ceiling(DTYPES[name], device, s.ceiling),
+            "scene": time_scene(s, DTYPES[name], device),
+            "training": time_training(s, name, device),
+            "memory": peak_memory(s, name, device),
+        }
+    return result
+
+
+def table(result: dict) -> str:
+    """The numbers of `run` for people."""
+    s, machine = result["settings"], result["machine"]
+    lines = [
+        f"{s['model']}, {s['width']}x{s['height']}, {s['scales']} scales, {s['top_k']} proposals; "
+        f"{machine.get('gpu', machine['processor'])}, {machine['threads']} threads, torch {machine['torch']}"
+    ]
+    for name, part in result["dtypes"].items():
+        lines.append("")
+        if "skipped" in part:
+            lines.append(f"{name}: skipped, {part['skipped']}")
+            continue
+        scene, top = part["scene"], part["ceiling"]
+        lines.append(f"{name}: ceiling {top / 1e9:.0f} GFLOP/s (matrix product of {s['ceiling']})")
+        lines.append(f"  {'stage':12}{'seconds':>9}{'share':>8}{'GFLOP':>9}{'GFLOP/s':>9}{'of ceiling':>12}")
+        rest = scene["total"] - sum(v["seconds"] for v in scene["stages"].values())
+        rows = [*scene["stages"].items(), ("other", {"seconds": rest, "gflop": 0.0})]
+        rows.append(("total", {"seconds": scene["total"], "gflop": sum(v["gflop"] for _, v in rows)}))
+        for stage, v in rows:
+            line = f"  {stage:12}{v['seconds']:9.3f}{v['seconds'] / scene['total']:8.1%}"
+            if v["gflop"]:
+                rate = v["gflop"] / v["seconds"]
+                line += f"{v['gflop']:9.2f}{rate:9.1f}{rate * 1e9 / top:12.1%}"
+            lines.append(line)
+        t, memory = part["training"], part["memory"]
+        lines.append(
+            f"  training step of {s['batch']} patches {t['step_seconds']:.2f} s ({1 / t['step_seconds']:.2f} steps/s, "
+            f"{t['patches_per_second']:.1f} patches/s); forward alone {t['forward_patches_per_second']:.1f} patches/s"
+        )
+        gpu = f", GPU {memory['device'] / 2**20:.0f} MiB" if "device" in memory else ""
+        peak, before = memory["peak"] / 2**20, memory["before"] / 2**20
+        lines.append(f"  peak memory {peak:.0f} MiB, {before:.0f} before the picture{gpu}")
+        lines += _comparison(s, scene)
+    return "\n".join(lines)
+
+
+def _comparison(s: dict, scene: dict) -> list[str]:
+    if any(s[k] != v for k, v in asdict(Settings()).items() if k in ("model", "width", "height", "scales", "top_k")):
+        return []
+    return [
+        f"  reference port {REFERENCE['total']:.1f} s (trunk {REFERENCE['trunk']}, masks {REFERENCE['masks']}, pasting "
+        f"{REFERENCE['paste']}), float32, measured on another 2-core machine: "
+        f"{REFERENCE['total'] / scene['total']:.1f} times this total"
+    ]

@@ -1,0 +1,81 @@
+"""Floor 4: the command `fairseg-lite`. A file for each group of commands; this one joins them and words the errors.
+
+Exit codes: 0 done; 2 bad input or a machine that refuses (one line on stderr says what, and what to do; `--debug` shows
+the traceback); 130 stopped with Ctrl-C (a line says what was kept). torch is imported only by commands that need it, so
+that `--help` is fast.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+
+from fairseg_lite.cli import data, evaluate, propose, train
+
+DESCRIPTION = "DeepMask from data to proposals: make or fetch data, train, propose masks, measure them."
+EXAMPLE = """example:
+  fairseg-lite demo                          the pipeline on one scene, as pictures
+  fairseg-lite propose holiday.jpg -o out    masks for your own picture
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with examples kept as written, and errors in one line."""
+
+    def __init__(self, **options: object):
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+        self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show an error's traceback")
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message} (try {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its options; each carries `run`, the function that does it."""
+    parser = Parser(prog="fairseg-lite", description=DESCRIPTION, epilog=EXAMPLE)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for group in (propose, train, evaluate, data):
+        group.add_commands(commands)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after `fairseg-lite`; None takes them from the command line.
+    Returns:
+        The exit code.
+    Example:
+        >>> main(["data", "shapes", "/dev/null/x", "-n", "1"])
+        2
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.run(arguments) or 0
+    except KeyboardInterrupt as stop:
+        print(f"\nstopped; {stop.args[0] if stop.args else 'what was written before is whole'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `fairseg-lite ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        line = _one_line(error)
+        if line is None:
+            raise
+        if getattr(arguments, "debug", False):
+            traceback.print_exc()
+        print(f"fairseg-lite: {line}", file=sys.stderr)
+        return 2
+
+
+def _one_line(error: Exception) -> str | None:
+    """The sentence a person needs; None for a fault of ours, which should show its traceback."""
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "out of memory; use a smaller picture, --scales or --top-k, or another --device"
+    if isinstance(error, OSError) and error.strerror:
+        names = " -> ".join(repr(str(n)) for n in (error.filename, error.filename2) if n is not None)
+        return f"{error.strerror}{': ' + names if names else ''}"
+    if isinstance(error, RuntimeError):
+        return None
+    return str(error).strip().split("\n")[0]

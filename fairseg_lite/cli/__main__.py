@@ -1,0 +1,7 @@
+"""`python -m fairseg_lite.cli` is `fairseg-lite`."""
+
+import sys
+
+from fairseg_lite.cli import main
+
+sys.exit(main())

@@ -1,0 +1,119 @@
+"""`fairseg-lite evaluate` and `fairseg-lite bench`: numbers about quality and about time."""
+
+import argparse
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from fairseg_lite.cli.inputs import (
+    DATA_HELP,
+    add_device,
+    command,
+    device_of,
+    open_dataset,
+    output_folder,
+    positive,
+    write_json,
+)
+from fairseg_lite.cli.train import MODEL_NAMES
+
+EVALUATE = """examples:
+  fairseg-lite evaluate shapes shapes:100 -o result.json       the network that comes with the library
+  fairseg-lite evaluate runs/photos/model.safetensors photos/valid -o result.json
+Patch IoU: one centred patch per object, mask against mask. AR@N: share of objects found by the N best proposals of a
+picture, averaged over IoU .50:.95 (COCO's definition, class-agnostic).
+"""
+BENCH = """examples:
+  fairseg-lite bench                       ResNet-50, 640x480, 7 scales, 500 proposals: minutes
+  fairseg-lite bench --quick               the small network on a small picture: seconds
+"""
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Register `evaluate` and `bench`."""
+    p = command(commands, "evaluate", "patch IoU and average recall of a network", EVALUATE)
+    p.add_argument("model", metavar="MODEL", help="shapes (comes with the library) or a checkpoint")
+    p.add_argument("data", metavar="DATA", help=DATA_HELP)
+    p.add_argument("-o", "--out", metavar="FILE", help="write all numbers as JSON")
+    p.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures: a quick look")
+    p.add_argument("--top-k", type=positive, default=1000, metavar="N", help="proposals per picture (default: 1000)")
+    p.add_argument("--nms", type=float, metavar="IOU", help="drop proposals that overlap a better one by more")
+    p.add_argument("--zoom", type=int, default=0, metavar="N", help="larger scales to add, for small objects")
+    p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
+    add_device(p)
+    p.set_defaults(run=_evaluate)
+
+    p = command(commands, "bench", "time and memory of each stage", BENCH)
+    p.add_argument("--model", choices=MODEL_NAMES, help="with random weights (default: deepmask_resnet50)")
+    p.add_argument("--size", metavar="WxH", help="of the picture (default: 640x480)")
+    p.add_argument("--scales", type=positive, metavar="N", help="in the pyramid, sqrt(2) apart (default: 7)")
+    p.add_argument("--top-k", type=positive, metavar="N", help="proposals (default: 500)")
+    p.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"], help="default: both")
+    p.add_argument("--repeat", type=positive, metavar="N", help="runs; the fastest counts (default: 3)")
+    p.add_argument("--quick", action="store_true", help="small picture and network, one run: to see that it works")
+    p.add_argument("--json", metavar="FILE", help="write all numbers as JSON")
+    add_device(p)
+    p.set_defaults(run=_bench)
+
+
+def _evaluate(a: argparse.Namespace) -> None:
+    device = device_of(a)
+    if a.out:
+        output_folder(Path(a.out).parent)
+    from tqdm.auto import tqdm
+
+    from fairseg_lite.data.scenes import Subset
+    from fairseg_lite.evaluation.recall import average_recall
+    from fairseg_lite.inference.proposals import propose
+    from fairseg_lite.training.checkpoints import load_model
+    from fairseg_lite.training.recipes import patch_report
+
+    model = load_model(a.model, device=device)
+    data = open_dataset(a.data, held_out=True, on_fault="skip" if a.skip_faults else "raise")
+    total = len(data)
+    if total == 0:
+        raise ValueError(f"data {a.data!r} holds no picture; nothing to measure")
+    if a.limit and a.limit < total:
+        data = Subset(data, range(a.limit))
+    start = time.perf_counter()
+    patches = patch_report(model, data)
+    print(f"patches    {patches}")
+    results, seconds = [], 0.0
+    for i in tqdm(range(len(data)), unit="picture", delay=2):
+        scene = data[i]
+        clock = time.perf_counter()
+        found = propose(model, scene.image, top_k=a.top_k, nms=a.nms, zoom=a.zoom)
+        seconds += time.perf_counter() - clock
+        results += found.to_coco(scene.image_id)
+    reports = {kind: average_recall(data, results, iou_type=kind) for kind in ("segm", "bbox")}
+    for kind, report in reports.items():
+        print(f"{'masks' if kind == 'segm' else 'boxes':10} {report}")
+    print(f"proposals  {len(data)} of {total} pictures, {seconds / len(data):.2f} s each")
+    if a.out:
+        content = {
+            "model": a.model,
+            "header": getattr(model, "header", {}),
+            "data": a.data,
+            "pictures": len(data),
+            "of": total,
+            "settings": {"top_k": a.top_k, "nms": a.nms, "zoom": a.zoom, "device": str(device)},
+            "patches": {k: v for k, v in asdict(patches).items() if k != "ious"},
+            "recall": {kind: asdict(report) for kind, report in reports.items()},
+            "seconds_per_picture": seconds / len(data),
+            "seconds": time.perf_counter() - start,
+        }
+        write_json(a.out, content, indent=1)
+
+
+def _bench(a: argparse.Namespace) -> None:
+    device = device_of(a)
+    from fairseg_lite import bench
+
+    chosen = {k: getattr(a, k) for k in ("model", "size", "scales", "top_k", "repeat")}
+    settings = bench.settings(**{k: v for k, v in chosen.items() if v is not None}, quick=a.quick)
+    if a.json:
+        output_folder(Path(a.json).parent)
+    result = bench.run(settings, dtypes=a.dtype, device=device)
+    print(bench.table(result))
+    if a.json:
+        write_json(a.json, result, indent=1)

@@ -1,0 +1,127 @@
+"""What several commands read and write: data sets by name, pictures, networks, folders for output."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+DATA_HELP = "a COCO-format folder (images/ + instances.json, or pictures with FOLDER.json beside), or shapes[:N]"
+
+
+def command(group: argparse._SubParsersAction, name: str, purpose: str, example: str = "") -> argparse.ArgumentParser:
+    """Add a command or job: its purpose stands in the list and at the top of its own help, the example at the end."""
+    return group.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".", epilog=example)
+
+
+def positive(text: str) -> int:
+    """argparse type: an integer of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """`--device` and `--threads`, the same everywhere."""
+    parser.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 or mps (default: cpu)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
+
+
+def device_of(arguments: argparse.Namespace):
+    """The torch device asked for; ValueError when this machine has none."""
+    import torch
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    try:
+        device = torch.device(arguments.device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"device {arguments.device!r} is not to be had here ({why}); try cpu") from error
+    return device
+
+
+def open_dataset(name: str, *, held_out: bool, on_fault: str = "raise"):
+    """`shapes`, `shapes:N`, or a COCO-format folder.
+
+    Args:
+        name: as the user wrote it.
+        held_out: shapes only: scenes of seed 1 that no training sees (500 of them) instead of seed 0 (10,000).
+        on_fault: "raise" or "skip" pictures and annotations that are damaged.
+    Raises:
+        ValueError: no such folder, not COCO format, or no usable number after `shapes:`.
+    """
+    word, _, count = name.partition(":")
+    if word == "shapes" and not Path(name).exists():
+        from fairseg_lite.data.shapes import ShapesDataset
+
+        if count and not (count.isdigit() and int(count)):
+            raise ValueError(f"data {name!r}: write shapes or shapes:N with N scenes, at least 1")
+        return ShapesDataset(int(count or (500 if held_out else 10_000)), seed=int(held_out))
+    from fairseg_lite.data.coco import CocoDataset
+
+    return CocoDataset(name, on_fault=on_fault)
+
+
+def list_pictures(path: str | Path) -> list[Path]:
+    """The picture itself, or every picture in a folder (and in its `images/`), by name.
+
+    Raises:
+        ValueError: nothing there, or a folder without a picture.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folders = [f for f in (path, path / "images") if f.is_dir()]
+        found = sorted(p for f in folders for p in f.iterdir() if _is_picture(p))
+        if not found:
+            raise ValueError(f"folder {str(path)!r} holds no picture ({', '.join(sorted(PICTURES))})")
+        return found
+    if not path.exists():
+        raise ValueError(f"picture {str(path)!r}: no such file or folder")
+    return [path]
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
+
+
+def output_folder(path: str | Path) -> Path:
+    """Make a folder for output and make sure that it can be written to, before any work is done.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    path, probe = Path(path), Path(path) / f".probe{os.getpid()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write to folder {str(path)!r}: {error.strerror}; choose another with -o") from error
+    return path
+
+
+def write_json(path: str | Path, content: object, *, indent: int | None = None) -> None:
+    """Write JSON under another name, then rename: the file is whole or not there.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(content, indent=indent) + "\n")
+        os.replace(part, path)
+    except OSError as error:
+        raise ValueError(f"cannot write {str(path)!r}: {error.strerror}; what stood there before is whole") from error
+    finally:
+        try:
+            part.unlink(missing_ok=True)
+        except OSError:
+            pass  # its folder is no folder

@@ -1,0 +1,1 @@
+"""Floor 1: where pictures, instances and training patches come from."""

@@ -1,0 +1,243 @@
+"""Any COCO-format folder as scenes, its check, and any scenes as a COCO-format folder.
+
+What is accepted: polygons, RLE and crowds; categories as the file names them; pictures of every Pillow format. A
+missing or wrong box or area is measured from the mask. What is a fault stands in `coco_json` and `pictures`.
+"""
+
+import json
+import os
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from fairseg_lite.data.coco_json import Content, Fault, Picture, locate, read_coco
+from fairseg_lite.data.pictures import load_image
+from fairseg_lite.data.scenes import InstanceTable, Scene, SceneDataset
+from fairseg_lite.geometry.masks import polygons_to_mask, rle_decode, rle_encode
+
+SMALL, LARGE = 32**2, 96**2  # COCO's size classes, in pixels of mask
+
+
+class CocoDataset:
+    """Scenes of a COCO-format folder; opening it reads the JSON and the head of each picture, a scene the rest.
+
+    Args:
+        folder_or_images: holds `images/` and `instances.json`; or holds the pictures, with FOLDER.json beside it.
+        annotations: the JSON file, where it lies elsewhere.
+        on_fault: "raise", or "skip": a damaged annotation is left out, a damaged picture with all of its annotations;
+            one line for each kind of fault goes to stderr. Damage in the middle of a picture shows only when it is
+            decoded: then the scene is grey and its masks are empty, and a line says so. "collect" is "skip" in silence.
+    Raises:
+        ValueError: as `locate` and `read_coco`; with "raise", the first fault; with "skip", no picture is left.
+        Getting a scene with "raise": its picture is damaged.
+
+    Attributes: categories, category_ids (both in the file's order), pictures, faults (a list that decoding may extend),
+    measured (number of annotations whose box or area did not fit the mask and was measured from it).
+    Source: COCO's data format. Lesson: 01.
+    """
+
+    def __init__(self, folder_or_images: str | Path, annotations: str | Path | None = None, *, on_fault: str = "raise"):
+        if on_fault not in ("raise", "skip", "collect"):
+            raise ValueError(f"on_fault is {on_fault!r}; choose 'raise', 'skip' or 'collect'")
+        images, self.path = locate(folder_or_images, annotations)
+        content: Content = read_coco(images, self.path)
+        self.categories, self.category_ids, self.pictures = content.categories, content.category_ids, content.pictures
+        self._grey: set[int] = set()  # ids of pictures that could not be decoded
+        self.faults, self.measured, self.on_fault = content.faults, content.measured, on_fault
+        if self.faults and on_fault == "raise":
+            rest = f" ({len(self.faults) - 1} more faults)" if len(self.faults) > 1 else ""
+            raise ValueError(
+                f"{self.faults[0]}{rest}\n`fairseg-lite data check` lists every fault; on_fault='skip' leaves them out"
+            )
+        if on_fault == "skip":
+            for line in summary(self.faults):
+                print(f"{self.path}: skipped {line}", file=sys.stderr)
+            if not self.pictures:
+                raise ValueError(f"{str(self.path)!r}: no picture is left, all {len(self.faults)} have a fault")
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Scene:
+        p = self.pictures[index]
+        a = p.annotations
+        masks = np.zeros((len(a), p.height, p.width), bool)
+        try:
+            image = load_image(p.path, (p.height, p.width))
+        except ValueError as error:
+            self._undecodable(p, error)
+            image = np.full((p.height, p.width, 3), 128, np.uint8)
+        else:
+            for mask, one in zip(masks, a, strict=True):
+                is_rle = isinstance(one.segmentation, dict)
+                mask[:] = rle_decode(one.segmentation) if is_rle else polygons_to_mask(one.segmentation, *mask.shape)
+        labels, ids = (np.array(x, np.int64) for x in ([o.label for o in a], [o.id for o in a]))
+        return Scene(image, masks, labels, np.array([o.crowd for o in a], bool), p.id, p.file_name, ids)
+
+    def _undecodable(self, picture: Picture, error: ValueError) -> None:
+        fault = Fault("picture damaged", picture.file_name, None, str(error))
+        if self.on_fault == "raise":
+            raise ValueError(str(fault)) from error
+        if picture.id not in self._grey:
+            self._grey.add(picture.id)
+            self.faults.append(fault)
+            if self.on_fault == "skip":
+                print(f"{self.path}: a grey picture without objects stands for {fault}", file=sys.stderr)
+
+    @cached_property
+    def instances(self) -> InstanceTable:
+        """Boxes and areas as written in the file, or measured."""
+        counts = [len(p.annotations) for p in self.pictures]
+        rows = [a for p in self.pictures for a in p.annotations]
+        return InstanceTable(
+            image=np.repeat(np.arange(len(counts)), counts).astype(np.int64),
+            instance=np.concatenate([np.zeros(0, np.int64), *map(np.arange, counts)]).astype(np.int64),
+            box=np.array([a.box for a in rows], np.float32).reshape(-1, 4),
+            area=np.array([a.area for a in rows], np.float64),
+            label=np.array([a.label for a in rows], np.int64),
+            crowd=np.array([a.crowd for a in rows], bool),
+        )
+
+
+def summary(faults: list[Fault]) -> list[str]:
+    """One line for each kind of fault, the most frequent first.
+
+    Args: faults in any order. Returns: lines such as "3 of 'empty mask' (first: 7.jpg: annotation 12: ...)".
+    """
+    first = {f.kind: f for f in reversed(faults)}
+    return [f"{n} of {kind!r} (first: {first[kind]})" for kind, n in Counter(f.kind for f in faults).most_common()]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` found; str() of it is for reading."""
+
+    name: str
+    images: int
+    empty_images: int  # without an annotation
+    instances: int  # without crowds
+    crowds: int
+    per_category: dict[str, int]  # instances without crowds
+    sizes: dict[str, int]  # COCO's classes by mask area
+    measured: int  # annotations whose box or area was missing or wrong
+    faults: list[Fault]
+
+    def __str__(self) -> str:
+        categories = ", ".join(f"{name} {n:,}" for name, n in self.per_category.items())
+        lines = [
+            self.name,
+            f"  pictures    {self.images:8,}   of which {self.empty_images:,} without an annotation",
+            f"  instances   {self.instances:8,}   and {self.crowds:,} crowds",
+            "  sizes      " + ", ".join(f"{n:,} {name}" for name, n in self.sizes.items()),
+            textwrap.fill(f"  categories {categories or 'none'}", 100, subsequent_indent=" " * 13),
+        ]
+        if self.measured:
+            lines.append(
+                f"  {self.measured:,} boxes or areas were missing or did not fit the mask: measured from the mask"
+            )
+        shown = [f"  {f.kind}: {f}" for f in sorted(self.faults, key=lambda f: f.kind)]
+        lines.append(f"  {len(self.faults):,} faults" + (":" if shown else ""))
+        return "\n".join(lines + ["  " + line for line in shown])
+
+
+def check(folder: str | Path, annotations: str | Path | None = None, *, progress: bool = True) -> CheckReport:
+    """Decode every picture and every mask of a COCO-format folder.
+
+    Args: as `CocoDataset`; progress shows a bar when it takes more than 2 s.
+    Returns: CheckReport with every fault.
+    Raises: ValueError, when there is nothing to check: no folder, no JSON, no list of pictures.
+    """
+    dataset = CocoDataset(folder, annotations, on_fault="collect")
+    areas, labels, crowds, empty = [], [], [], 0
+    for i in tqdm(range(len(dataset)), unit="picture", disable=not progress, delay=2):
+        known = len(dataset.faults)
+        scene = dataset[i]
+        damaged = len(dataset.faults) > known
+        for annotation, area in zip(scene.annotation_ids, scene.areas, strict=True):
+            if area == 0 and not damaged:
+                text = "its mask has no pixel in the picture"
+                dataset.faults.append(Fault("empty mask", scene.file_name, int(annotation), text))
+        areas.append(scene.areas)
+        labels.append(scene.labels)
+        crowds.append(scene.crowd)
+        empty += len(scene.labels) == 0
+    area, label, crowd = (np.concatenate([np.zeros(0, int), *x]) for x in (areas, labels, crowds))
+    area, label = area[crowd == 0], label[crowd == 0]
+    sizes = ((area < SMALL).sum(), ((area >= SMALL) & (area < LARGE)).sum(), (area >= LARGE).sum())
+    counts = np.bincount(label.astype(int), minlength=len(dataset.categories))
+    return CheckReport(
+        name=str(dataset.path),
+        images=len(dataset),
+        empty_images=empty,
+        instances=len(area),
+        crowds=int(crowd.sum()),
+        per_category={name: int(n) for name, n in zip(dataset.categories, counts, strict=True) if n},
+        sizes={name: int(n) for name, n in zip(("small", "medium", "large"), sizes, strict=True)},
+        measured=dataset.measured,
+        faults=dataset.faults,
+    )
+
+
+def to_coco(dataset: SceneDataset, progress: bool = False) -> dict:
+    """A data set's annotations as a COCO 'instances' dict, masks as compressed RLE.
+
+    Args: dataset; progress shows a bar when it takes more than 2 s.
+    Returns: dict with info, images, annotations (ids as in the scenes) and categories, ready for `json.dump`.
+
+    Source: COCO's data format. Lesson: 01.
+    """
+    return _collect(dataset, lambda scene: scene.file_name, progress)
+
+
+def write_coco_folder(dataset: SceneDataset, folder: str | Path, progress: bool = True) -> None:
+    """Write `images/*.png` and `instances.json`, the JSON last: a folder that has it is complete.
+
+    Args: dataset; folder, made if need be (a data set that stands there is replaced); progress as in `to_coco`.
+    Raises: ValueError, when it cannot be written.
+    """
+    folder = Path(folder)
+    path, part = folder / "instances.json", folder / f".part{os.getpid()}"
+
+    def write_image(scene: Scene) -> str:
+        name = f"{scene.image_id:012d}.png"
+        Image.fromarray(scene.image).save(part, "PNG")
+        os.replace(part, folder / "images" / name)
+        return name
+
+    try:
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        part.write_text(json.dumps(_collect(dataset, write_image, progress)))
+        os.replace(part, path)
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {str(folder)!r}: {error.strerror or error}; what is there is incomplete"
+        ) from error
+    finally:
+        if folder.is_dir():
+            part.unlink(missing_ok=True)
+
+
+def _collect(dataset: SceneDataset, name: Callable[[Scene], str], progress: bool) -> dict:
+    images, annotations = [], []
+    for i in tqdm(range(len(dataset)), unit="picture", disable=not progress, delay=2):
+        scene = dataset[i]
+        h, w = scene.image.shape[:2]
+        images.append({"id": scene.image_id, "file_name": name(scene), "height": h, "width": w})
+        rows = zip(scene.annotation_ids, scene.labels, scene.crowd, scene.boxes, scene.areas, strict=True)
+        for (key, label, crowd, (x1, y1, x2, y2), area), rle in zip(rows, rle_encode(scene.masks), strict=True):
+            annotations.append({
+                "id": int(key), "image_id": scene.image_id, "category_id": dataset.category_ids[label],
+                "iscrowd": int(crowd), "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+                "area": int(area), "segmentation": rle,
+            })  # fmt: skip
+    categories = [{"id": k, "name": n} for k, n in zip(dataset.category_ids, dataset.categories, strict=True)]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}

@@ -1,0 +1,297 @@
+"""DeepMask's training patches, as the first paper defines them (section 3.3; all lengths at its 224-px patch).
+
+    canonical positive: the object's box is centred and its longer side is exactly 128 px
+    positive:           a canonical one moved by up to +-16 px, scaled by 2^(+-1/4), mirrored or not; label +1
+    negative:           at least 32 px or a factor 2 away from *every* canonical positive of the picture; label -1
+
+Lengths scale with the patch: at P = 160 the object is 92 px, the jitter 11.4 px. Around the patch comes context, real picture
+where there is some, beyond it the mirrored picture (`padding="symmetric"`) or ImageNet's mean colour (`"mean"`).
+
+A batch is a pure function of (seed, step): a run can resume anywhere, and workers need no state.
+Differs from the official sampler: see `rules="official"` in `data/official_patches.py`.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fairseg_lite.data.scenes import Scene, SceneCache, SceneDataset
+from fairseg_lite.geometry.pixels import IMAGENET_MEAN, normalise
+
+JITTER, FAR = 16 / 224, 32 / 224  # of the patch side
+GREY = tuple(round(255 * c) for c in IMAGENET_MEAN)
+
+
+@dataclass(frozen=True)
+class PatchSpec:
+    """Sizes in pixels. Official names: iSz patch_size, gSz target_size, objSz object_size, wSz patch_size + context."""
+
+    patch_size: int = 160
+    context: int = 32  # both sides together
+    object_size: int = 92  # longer side of a canonical object, ceil(patch_size * 128 / 224)
+    target_size: int = 112  # side of the label mask
+
+
+@dataclass(frozen=True)
+class PatchBatch:
+    """B patches: the positives first."""
+
+    images: Tensor  # (B, 3, P + context, P + context) float32, normalised
+    masks: Tensor  # (B, T, T) bool; empty for negatives
+    labels: Tensor  # (B,) float32, +1 or -1
+    categories: Tensor  # (B,) int64 index of the object's category, -1 for negatives
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> "PatchBatch":
+        return PatchBatch(*(getattr(self, f).to(device) for f in ("images", "masks", "labels", "categories")))
+
+
+@dataclass(frozen=True)
+class Window:
+    """A patch in a picture: centre in pixels, and scale = patch pixels per picture pixel."""
+
+    x: float
+    y: float
+    scale: float
+    flip: bool = False
+
+
+def canonical(box: np.ndarray, spec: PatchSpec) -> Window:
+    """The canonical window of a box: its centre, and the scale that makes its longer side object_size."""
+    x1, y1, x2, y2 = (float(v) for v in box)
+    return Window((x1 + x2) / 2, (y1 + y2) / 2, spec.object_size / max(x2 - x1, y2 - y1))
+
+
+def is_negative(window: Window, objects: list[Window], spec: PatchSpec) -> bool:
+    """True where a window is far from every canonical positive: 32/224 of the patch (per axis), or a factor 2 in scale."""
+    far = FAR * spec.patch_size
+    return all(
+        max(abs(window.x - o.x), abs(window.y - o.y)) * window.scale >= far or abs(math.log2(window.scale / o.scale)) >= 1
+        for o in objects
+    )
+
+
+def crop_image(image: np.ndarray, window: Window, side: float, size: int, padding: str = "symmetric") -> np.ndarray:
+    """Resample the square of `side` picture pixels around a window's centre to (size, size, 3) uint8, antialiased.
+
+    What lies outside the picture is filled in the patch itself, from the first patch pixel that is wholly inside: a mirrored
+    border is exact to less than one patch pixel, and costs nothing where a large object's window is far larger than the picture.
+    """
+    step = side / size  # picture pixels per patch pixel
+    spans = [_inside(c - side / 2, step, size, n) for c, n in ((window.x, image.shape[1]), (window.y, image.shape[0]))]
+    (a, b, x0, x1), (c, d, y0, y1) = spans
+    margin = math.ceil(step) + 1  # what the resampling filter may look at
+    left, top = max(math.floor(x0) - margin, 0), max(math.floor(y0) - margin, 0)
+    part = np.ascontiguousarray(image[top : math.ceil(y1) + margin, left : math.ceil(x1) + margin])
+    box = (x0 - left, y0 - top, x1 - left, y1 - top)
+    patch = np.asarray(Image.fromarray(part).resize((b - a, d - c), Image.Resampling.BILINEAR, box=box))
+    if (a, b, c, d) != (0, size, 0, size):
+        if padding == "mean":
+            inner, patch = patch, np.full((size, size, 3), GREY, np.uint8)
+            patch[c:d, a:b] = inner
+        else:
+            patch = patch[_mirrored(np.arange(-c, size - c), d - c)][:, _mirrored(np.arange(-a, size - a), b - a)]
+    return patch[:, ::-1] if window.flip else patch
+
+
+def _inside(start: float, step: float, size: int, n: int) -> tuple[int, int, float, float]:
+    """The patch pixels [a, b) that lie in the picture along one axis, and their interval [lo, hi] in picture pixels."""
+    a = min(max(math.ceil(-start / step), 0), size - 1)
+    b = max(min(math.floor((n - start) / step), size), a + 1)
+    lo, hi = start + a * step, start + b * step
+    if lo < 0 or hi > n:  # less than one patch pixel of picture: take what there is
+        lo, hi = (0.0, min(step, n)) if lo < 0 else (max(n - step, 0.0), float(n))
+    return a, b, lo, hi
+
+
+def crop_mask(mask: np.ndarray, window: Window, side: float, size: int) -> np.ndarray:
+    """The mask in the same square, (size, size) bool: more than half of a target pixel belongs to the object."""
+    x0, y0 = window.x - side / 2, window.y - side / 2
+    h, w = mask.shape
+    margin = math.ceil(side / size) + 1
+    left, top = math.floor(x0) - margin, math.floor(y0) - margin
+    right, bottom = math.ceil(x0 + side) + margin, math.ceil(y0 + side) + margin
+    part = np.zeros((bottom - top, right - left), np.uint8)  # outside the picture there is no object
+    a, b, c, d = max(top, 0), min(bottom, h), max(left, 0), min(right, w)
+    if a < b and c < d:
+        part[a - top : b - top, c - left : d - left] = mask[a:b, c:d].view(np.uint8) * 255
+    box = (x0 - left, y0 - top, x0 - left + side, y0 - top + side)
+    patch = np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BILINEAR, box=box)) > 127
+    return patch[:, ::-1] if window.flip else patch
+
+
+def _mirrored(i: np.ndarray, n: int) -> np.ndarray:
+    i = i % (2 * n)
+    return np.where(i < n, i, 2 * n - 1 - i)
+
+
+class PatchSampler:
+    """Batches of patches from any dataset of scenes.
+
+    Args:
+        dataset: scenes; wrapped in a `SceneCache` of `cache` bytes.
+        spec: sizes.
+        positives, negatives: patches of each kind in a batch.
+        seed: batches depend on (seed, step) alone.
+        balance: "class" draws a category, then one of its instances; "uniform" draws an instance.
+        padding: "symmetric" or "mean".
+        jitter: move, scale and mirror positives.
+        rules: "paper", or "official" for the official sampler's choices.
+        min_area, min_side: px; smaller objects are no positives (official code: 100 and 5). They still forbid negatives.
+        tries: windows drawn for one negative before another picture is taken; after as many pictures it is an error.
+        hard: share of negatives drawn near an object, just beyond the limit in place or scale; the rest anywhere.
+        cache: bytes of decoded pictures to keep.
+    Raises:
+        ValueError: nothing can be drawn, with the count of instances each limit excluded; or an unknown option.
+    Source: DeepMask section 3.3; balance and limits: official `DataSampler.lua`. Lesson: 01.
+    """
+
+    def __init__(
+        self,
+        dataset: SceneDataset,
+        spec: PatchSpec,
+        *,
+        positives: int,
+        negatives: int,
+        seed: int = 0,
+        balance: str = "class",
+        padding: str = "symmetric",
+        jitter: bool = True,
+        rules: str = "paper",
+        min_area: float = 100,
+        min_side: float = 5,
+        tries: int = 100,
+        hard: float = 0.5,
+        cache: int = 512 * 2**20,
+    ):
+        for what, value, options in (
+            ("balance", balance, ("class", "uniform")),
+            ("padding", padding, ("symmetric", "mean")),
+            ("rules", rules, ("paper",)),
+        ):
+            if value not in options:
+                raise ValueError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
+        if positives < 0 or negatives < 0 or positives + negatives == 0:
+            raise ValueError(f"a batch of {positives} positives and {negatives} negatives; wanted at least one patch")
+        self.dataset = SceneCache(dataset, limit=cache)
+        self.spec, self.positives, self.negatives, self.seed = spec, positives, negatives, seed
+        self.balance, self.padding, self.jitter, self.tries, self.hard = balance, padding, jitter, tries, hard
+        self.table = dataset.instances
+        self.rows = usable_rows(dataset, min_area=min_area, min_side=min_side)
+        labels = self.table.label[self.rows]
+        self.by_class = [self.rows[labels == k] for k in np.unique(labels)]
+        self.by_image = _rows_by_image(self.table.image, len(dataset))
+
+    def batch(self, step: int) -> PatchBatch:
+        """Batch number `step`: positives first."""
+        g = np.random.default_rng((self.seed, step))
+        patches = [self._positive(g) for _ in range(self.positives)] + [self._negative(g) for _ in range(self.negatives)]
+        images, masks, categories = zip(*patches, strict=True)
+        labels = torch.tensor([1.0] * self.positives + [-1.0] * self.negatives)
+        return PatchBatch(normalise(np.stack(images)), torch.from_numpy(np.stack(masks)), labels, torch.tensor(categories))
+
+    def _positive(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+        rows = self.by_class[g.integers(len(self.by_class))] if self.balance == "class" else self.rows
+        row = rows[g.integers(len(rows))]
+        window = canonical(self.table.box[row], self.spec)
+        if self.jitter:
+            scale = window.scale * 2 ** g.uniform(-0.25, 0.25)
+            dx, dy = g.uniform(-JITTER, JITTER, 2) * self.spec.patch_size / scale
+            window = Window(window.x + dx, window.y + dy, scale, bool(g.integers(2)))
+        scene = self.dataset[int(self.table.image[row])]
+        return (*self._cut(scene, window, int(self.table.instance[row])), int(self.table.label[row]))
+
+    def _negative(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+        for _ in range(self.tries):
+            i = int(g.integers(len(self.dataset)))
+            scene = self.dataset[i]
+            rows = self.by_image[i]
+            crowd = self.table.crowd[rows]
+            objects = [canonical(b, self.spec) for b in self.table.box[rows][~crowd]]
+            crowds = self.table.box[rows][crowd]
+            for _ in range(self.tries):
+                window = self._far_window(g, scene.image.shape, objects)
+                inside = any(x1 <= window.x < x2 and y1 <= window.y < y2 for x1, y1, x2, y2 in crowds)
+                if not inside and is_negative(window, objects, self.spec):
+                    return (*self._cut(scene, window, None), -1)
+        raise ValueError(
+            f"no negative patch found in {self.tries} pictures with {self.tries} tries each: windows at least "
+            f"{FAR * self.spec.patch_size:.0f} px or a factor 2 away from every object; use pictures with more background"
+        )
+
+    def _far_window(self, g: np.random.Generator, shape: tuple[int, ...], objects: list[Window]) -> Window:
+        flip = bool(g.integers(2))
+        if objects and g.random() < self.hard:
+            o = objects[g.integers(len(objects))]
+            scale = o.scale * 2 ** (g.choice((-1, 1)) * g.uniform(1, 1.5) if g.random() < 0.5 else g.uniform(-0.25, 0.25))
+            reach = 2 * FAR * self.spec.patch_size / scale
+            return Window(o.x + g.uniform(-reach, reach), o.y + g.uniform(-reach, reach), scale, flip)
+        h, w = shape[:2]
+        longest, shortest = max(h, w), min(12, h, w)  # canonical sizes from 12 px to the whole picture
+        size = longest * (shortest / longest) ** g.random()
+        return Window(g.uniform(0, w), g.uniform(0, h), self.spec.object_size / size, flip)
+
+    def _cut(self, scene: Scene, window: Window, instance: int | None) -> tuple[np.ndarray, np.ndarray]:
+        s = self.spec
+        full = s.patch_size + s.context
+        image = crop_image(scene.image, window, full / window.scale, full, self.padding)
+        if instance is None:
+            return image, np.zeros((s.target_size, s.target_size), bool)
+        return image, crop_mask(scene.masks[instance], window, s.patch_size / window.scale, s.target_size)
+
+
+def usable_rows(dataset: SceneDataset, *, min_area: float = 100, min_side: float = 5) -> np.ndarray:
+    """Rows of the instance table that can be positives: no crowd, not tiny.
+
+    Raises:
+        ValueError: none is left; says how many each limit excluded.
+    """
+    t = dataset.instances
+    sides = (t.box[:, 2:] - t.box[:, :2]).min(1) if len(t) else np.zeros(0)
+    tiny = ~t.crowd & ((t.area < min_area) | (sides < min_side))
+    rows = np.flatnonzero(~t.crowd & ~tiny)
+    if len(rows) == 0:
+        raise ValueError(
+            f"no object to learn from: {len(t)} instances in {len(dataset)} pictures, {int(t.crowd.sum())} are crowds, "
+            f"{int(tiny.sum())} are smaller than {min_area:g} px of area or {min_side:g} px of side; add annotated pictures"
+        )
+    return rows
+
+
+def _rows_by_image(image: np.ndarray, count: int) -> list[np.ndarray]:
+    order = np.argsort(image, kind="stable")
+    return np.split(order, np.searchsorted(image[order], np.arange(1, count)))
+
+
+def evaluation_patches(dataset: SceneDataset, spec: PatchSpec, *, batch_size: int = 64) -> Iterator[PatchBatch]:
+    """Canonical positives of every usable instance, once each; masks at the patch's own resolution (P x P).
+
+    Args:
+        dataset: scenes, taken in order.
+        spec: sizes; target_size is not used.
+        batch_size: patches in a batch.
+    Yields:
+        PatchBatch of positives.
+    Raises:
+        ValueError: no usable instance.
+    """
+    rows = usable_rows(dataset)
+    table, full = dataset.instances, spec.patch_size + spec.context
+    cache = SceneCache(dataset, limit=64 * 2**20)
+    for start in range(0, len(rows), batch_size):
+        images, masks = [], []
+        for row in (part := rows[start : start + batch_size]):
+            scene, window = cache[int(table.image[row])], canonical(table.box[row], spec)
+            images.append(crop_image(scene.image, window, full / window.scale, full))
+            mask = scene.masks[table.instance[row]]
+            masks.append(crop_mask(mask, window, spec.patch_size / window.scale, spec.patch_size))
+        yield PatchBatch(
+            normalise(np.stack(images)), torch.from_numpy(np.stack(masks)), torch.ones(len(part)), torch.from_numpy(table.label[part])
+        )  # fmt: skip

@@ -1,0 +1,159 @@
+"""What every dataset here gives: scenes. A scene is one decoded picture and the masks of its instances."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture. N instances, H x W pixels; every row belongs to one instance."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    masks: np.ndarray  # (N, H, W) bool, visible pixels
+    labels: np.ndarray  # (N,) int64, index into the dataset's categories
+    crowd: np.ndarray  # (N,) bool, a group annotated as one
+    image_id: int
+    file_name: str
+    annotation_ids: np.ndarray  # (N,) int64
+
+    @cached_property
+    def boxes(self) -> np.ndarray:
+        """(N, 4) float32 xyxy, smallest around each mask; (0, 0, 0, 0) for an empty one."""
+        boxes = np.zeros((len(self.masks), 4), np.float32)
+        for box, mask in zip(boxes, self.masks, strict=True):
+            rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            if len(rows):
+                box[:] = cols[0], rows[0], cols[-1] + 1, rows[-1] + 1
+        return boxes
+
+    @cached_property
+    def areas(self) -> np.ndarray:
+        """(N,) int64, pixels of each mask."""
+        return self.masks.sum((1, 2))
+
+
+@dataclass(frozen=True)
+class InstanceTable:
+    """What a sampler must know of every instance without decoding a picture; R rows."""
+
+    image: np.ndarray  # (R,) int64 index into the dataset
+    instance: np.ndarray  # (R,) int64 row of the scene's masks
+    box: np.ndarray  # (R, 4) float32 xyxy
+    area: np.ndarray  # (R,) float64 pixels
+    label: np.ndarray  # (R,) int64
+    crowd: np.ndarray  # (R,) bool
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+class SceneDataset(Protocol):
+    """Scenes by index; `instances` may take a while the first time."""
+
+    categories: tuple[str, ...]
+    category_ids: tuple[int, ...]
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Scene: ...
+    @property
+    def instances(self) -> InstanceTable: ...
+
+
+def tabulate(scenes: Sequence[Scene]) -> InstanceTable:
+    """The table of scenes that are decoded already.
+
+    Args: scenes in the dataset's order. Returns: InstanceTable, possibly of no rows.
+    """
+    counts = [len(s.labels) for s in scenes]
+
+    def joined(parts: list[np.ndarray], like: np.ndarray) -> np.ndarray:
+        return np.concatenate([like, *parts])
+
+    return InstanceTable(
+        image=np.repeat(np.arange(len(scenes)), counts).astype(np.int64),
+        instance=joined([np.arange(n) for n in counts], np.zeros(0, np.int64)),
+        box=joined([s.boxes for s in scenes], np.zeros((0, 4), np.float32)),
+        area=joined([s.areas.astype(np.float64) for s in scenes], np.zeros(0)),
+        label=joined([s.labels for s in scenes], np.zeros(0, np.int64)),
+        crowd=joined([s.crowd for s in scenes], np.zeros(0, bool)),
+    )
+
+
+class SceneCache:
+    """A dataset that remembers decoded scenes, least recently used first out, within a bound in bytes.
+
+    Args:
+        dataset: any SceneDataset.
+        limit: bytes of pictures and bit-packed masks.
+    Raises:
+        ValueError: a limit below zero.
+    """
+
+    def __init__(self, dataset: SceneDataset, *, limit: int = 512 * 2**20):
+        if limit < 0:
+            raise ValueError(f"cache limit is {limit} bytes; it must not be negative")
+        self.dataset, self.limit, self.size = dataset, limit, 0
+        self.categories, self.category_ids = dataset.categories, dataset.category_ids
+        self._scenes: OrderedDict[int, tuple] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def instances(self) -> InstanceTable:
+        return self.dataset.instances
+
+    def __getitem__(self, index: int) -> Scene:
+        if index in self._scenes:
+            self._scenes.move_to_end(index)
+            scene, packed = self._scenes[index]
+            h, w = scene.image.shape[:2]
+            masks = np.unpackbits(packed, axis=-1, count=w).view(bool).reshape(-1, h, w)
+            return Scene(scene.image, masks, scene.labels, scene.crowd, scene.image_id, scene.file_name, scene.annotation_ids)
+        scene = self.dataset[index]
+        packed = np.packbits(scene.masks, axis=-1)
+        bare = Scene(
+            scene.image, scene.masks[:0], scene.labels, scene.crowd, scene.image_id, scene.file_name, scene.annotation_ids
+        )
+        self._scenes[index] = (bare, packed)
+        self.size += scene.image.nbytes + packed.nbytes
+        while self.size > self.limit:
+            _, (old, old_packed) = self._scenes.popitem(last=False)
+            self.size -= old.image.nbytes + old_packed.nbytes
+        return scene
+
+
+class Subset:
+    """Some scenes of a dataset, renumbered from 0.
+
+    Args: dataset, and the indices to keep.
+    Raises: ValueError for an index outside the dataset.
+    """
+
+    def __init__(self, dataset: SceneDataset, indices: Sequence[int]):
+        self.indices = [int(i) for i in indices]
+        bad = [i for i in self.indices if not 0 <= i < len(dataset)]
+        if bad:
+            raise ValueError(f"index {bad[0]} is outside a dataset of {len(dataset)} scenes")
+        self.dataset, self.categories, self.category_ids = dataset, dataset.categories, dataset.category_ids
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Scene:
+        return self.dataset[self.indices[index]]
+
+    @cached_property
+    def instances(self) -> InstanceTable:
+        table = self.dataset.instances
+        rows = [np.flatnonzero(table.image == i) for i in self.indices]
+        at = np.concatenate([np.zeros(0, np.int64), *rows]).astype(np.int64)
+        return InstanceTable(
+            image=np.repeat(np.arange(len(rows)), [len(r) for r in rows]).astype(np.int64),
+            instance=table.instance[at], box=table.box[at], area=table.area[at], label=table.label[at], crowd=table.crowd[at],
+        )  # fmt: skip

@@ -1,0 +1,251 @@
+"""DeepMask: a patch -> the mask of the object at its centre, and a score that there is one.
+
+    patch (3, P+context, P+context) -> trunk -> features (C, G, G), G = P/16
+                                                  |-- mask:  features -> 512 numbers -> M x M logits   (low rank)
+                                                  '-- score: features -> one logit
+
+Two ways to share: `head="branches"` is paper 1 (mask and score part after the trunk), `head="shared"` is head C of
+paper 2 and the official code (both read one 512-d vector). The same weights read a whole picture at once (`dense`):
+every linear layer is a convolution, and window (r, c) is the patch whose top-left corner is pixel (16 r, 16 c).
+
+Shapes: B batch, C channels, P patch side, G = P/16 features side, E = 512 embedding, M mask side, h x w windows.
+Official names: patch_size iSz, mask_size oSz, target_size gSz, object_size objSz, trunk the same.
+Differs from the official code: its score head has Threshold(0, 1e-6) while training and ReLU after; ours has ReLU always.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairseg_lite.models.trunks import STRIDE, ResNetTrunk, VGGTrunk, load_trunk_weights
+
+
+class DeepMaskOutput(NamedTuple):
+    """masks (B, M, M) logits on the patch without its context; scores (B,) logits."""
+
+    masks: Tensor
+    scores: Tensor
+
+
+class DenseFeatures(NamedTuple):
+    """What `DeepMask.dense` computed for every window of a picture; `DeepMask.masks_at` turns chosen windows into masks.
+
+    features (B, F, h+G-1, w+G-1); embedding (B, E, h, w), or None where it is cheaper to compute per window;
+    scores (B, h, w) logits.
+    """
+
+    features: Tensor
+    embedding: Tensor | None
+    scores: Tensor
+
+
+class DeepMask(nn.Module):
+    """A trunk with a mask head and a score head.
+
+    Args:
+        trunk: (B, 3, H, W) -> (B, C, H/16, W/16), with `out_channels`.
+        patch_size: P, side in pixels of the patch a mask is predicted for; a multiple of 16.
+        context: pixels of real picture around the patch in training (both sides together); a multiple of 32.
+        object_size: largest side in pixels of a canonical object in the patch; default ceil(P * 128 / 224).
+        mask_size: M, side of the predicted mask.
+        target_size: side of the mask that the loss compares with (M is upsampled to it); default P.
+        head: "shared" (head C: one vector for mask and score) or "branches" (paper 1).
+        mask_head: "low_rank" (F G G -> E -> M M) or "full" (F G G -> M M, DeepMaskFull; needs head="branches").
+        features: F, channels after the 1x1 convolution.
+        embedding: E, width of the low-rank bottleneck.
+        score_hidden: width of the score head's last hidden layer.
+        dropout: probability in the score head.
+    Raises:
+        ValueError: sizes that do not fit each other, or an unknown head.
+    Example:
+        >>> model = deepmask_tiny().eval()
+        >>> masks, scores = model(torch.zeros(2, 3, 128, 128))
+        >>> masks.shape, scores.shape
+        (torch.Size([2, 24, 24]), torch.Size([2]))
+
+    Source: DeepMask section 3.1-3.2, SharpMask section 4; official `DeepMask.lua`. Lesson: 02.
+    """
+
+    stride = STRIDE
+
+    def __init__(
+        self,
+        *,
+        trunk: nn.Module,
+        patch_size: int = 160,
+        context: int = 32,
+        object_size: int | None = None,
+        mask_size: int = 56,
+        target_size: int | None = None,
+        head: str = "shared",
+        mask_head: str = "low_rank",
+        features: int = 128,
+        embedding: int = 512,
+        score_hidden: int = 1024,
+        dropout: float = 0.5,
+    ):
+        super().__init__()
+        if patch_size <= 0 or patch_size % STRIDE:
+            raise ValueError(f"patch_size is {patch_size}; it must be a positive multiple of the stride {STRIDE}")
+        if context < 0 or context % (2 * STRIDE):
+            raise ValueError(f"context is {context}; it must be a multiple of {2 * STRIDE}, the stride on both sides")
+        if (head, mask_head) not in (("shared", "low_rank"), ("branches", "low_rank"), ("branches", "full")):
+            raise ValueError(
+                f"head is {head!r} with mask_head {mask_head!r}; choose shared/low_rank, branches/low_rank or branches/full"
+            )
+        grid = patch_size // STRIDE
+        self.patch_size, self.context, self.mask_size, self.grid = patch_size, context, mask_size, grid
+        self.object_size = object_size or math.ceil(patch_size * 128 / 224)
+        self.target_size = target_size or patch_size
+        self.head, self.mask_head = head, mask_head
+
+        self.trunk = trunk
+        self.reduce = nn.Conv2d(trunk.out_channels, features, 1)
+        if mask_head == "full":
+            self.mask = nn.Linear(features * grid * grid, mask_size**2)
+        else:
+            self.embed = nn.Conv2d(features, embedding, grid)  # a linear layer that can slide
+            self.mask = nn.Linear(embedding, mask_size**2)
+        if head == "shared":
+            self.score = nn.Sequential(
+                nn.Dropout(dropout), nn.Linear(embedding, score_hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(score_hidden, 1)
+            )  # fmt: skip
+        else:
+            # 2x2 pooling at stride 1 and a convolution with holes of 2: for every window exactly the numbers that
+            # pooling at stride 2 would give there. This is the paper's interleaving, and gives one score per mask.
+            self.score_embed = nn.Conv2d(trunk.out_channels, embedding, grid // 2, dilation=2)
+            self.score = nn.Sequential(
+                nn.ReLU(), nn.Dropout(dropout), nn.Linear(embedding, score_hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(score_hidden, 1)
+            )  # fmt: skip
+
+    def forward(self, patches: Tensor) -> DeepMaskOutput:
+        """One mask and one score for each patch.
+
+        Args:
+            patches: (B, 3, P+context, P+context) float, normalised with ImageNet's mean and deviation.
+        Returns:
+            DeepMaskOutput: masks (B, M, M) and scores (B,), logits.
+        Raises:
+            ValueError: the patches have another side.
+        """
+        side = self.patch_size + self.context
+        if patches.ndim != 4 or patches.shape[1:] != (3, side, side):
+            raise ValueError(
+                f"patches have shape {tuple(patches.shape)}; this network takes (B, 3, {side}, {side}), "
+                f"a patch of {self.patch_size} with {self.context} px of context"
+            )
+        x = self.trunk(patches)  # (B, C, G + context/16, G + context/16)
+        border = self.context // 2 // STRIDE
+        if border:
+            x = x[:, :, border:-border, border:-border]  # the context has served: (B, C, G, G)
+        dense = self._heads(x)
+        index = torch.arange(len(patches), device=patches.device)
+        zero = torch.zeros_like(index)
+        return DeepMaskOutput(self.masks_at(dense, index, zero, zero), dense.scores[:, 0, 0])
+
+    def dense(self, images: Tensor) -> DenseFeatures:
+        """All windows of a picture at once, at stride 16.
+
+        Args:
+            images: (B, 3, H, W) float, normalised, already padded; H, W >= P.
+        Returns:
+            DenseFeatures with h = ceil(H/16) - G + 1 rows of windows and as many columns for W.
+        Raises:
+            ValueError: the picture is smaller than a patch.
+        """
+        if min(images.shape[-2:]) < self.patch_size:
+            raise ValueError(f"picture of {tuple(images.shape[-2:])} px; pad it to at least the patch of {self.patch_size} px")
+        return self._heads(self.trunk(images))
+
+    def _heads(self, x: Tensor) -> DenseFeatures:
+        features = F.relu(self.reduce(x))  # (B, F, h+G-1, w+G-1)
+        if self.head == "shared":
+            embedding = self.embed(features)  # (B, E, h, w)
+            scored = embedding
+        else:
+            embedding = None
+            pooled = F.max_pool2d(x, 2, stride=1)
+            scored = self.score_embed(pooled)  # (B, E, h, w)
+        scores = self.score(scored.movedim(1, -1)).squeeze(-1)  # (B, h, w)
+        return DenseFeatures(features, embedding, scores)
+
+    def masks_at(self, dense: DenseFeatures, batch: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        """Masks of chosen windows only.
+
+        Args:
+            dense: from `dense`.
+            batch, rows, cols: (N,) int64, which picture and which window.
+        Returns:
+            (N, M, M) logits.
+        """
+        if dense.embedding is not None:
+            vectors = dense.embedding[batch, :, rows, cols]  # (N, E)
+        else:
+            windows = dense.features.unfold(2, self.grid, 1).unfold(3, self.grid, 1)  # a view: (B, F, h, w, G, G)
+            vectors = windows[batch, :, rows, cols].flatten(1)  # (N, F G G)
+            if self.mask_head == "low_rank":
+                vectors = F.linear(vectors, self.embed.weight.flatten(1), self.embed.bias)  # (N, E)
+        return self.mask(vectors).view(-1, self.mask_size, self.mask_size)
+
+
+def deepmask_tiny() -> DeepMask:
+    """DeepMask for a laptop: 96-px patch, three small residual stages, about 2.3 M parameters.
+
+    Example:
+        >>> sum(p.numel() for p in deepmask_tiny().parameters()) < 3_000_000
+        True
+
+    Source: ours; head C of SharpMask section 4. Lesson: 02.
+    """
+    trunk = ResNetTrunk(
+        depths=(1, 2, 2), inner=(32, 64, 128), out=(32, 64, 128), block="basic", stem=(3, 16), stem_pool=False, norm="batch"
+    )  # fmt: skip
+    return DeepMask(trunk=trunk, patch_size=96, mask_size=24, features=64, score_hidden=256)
+
+
+def deepmask_vgg_a(*, trunk_weights: str | Path | None = None, mask_head: str = "low_rank", context: int = 0) -> DeepMask:
+    """The first paper's network: VGG-A, 224-px patch, 512 x 14 x 14 features, two branches, 75.8 M parameters.
+
+    Args:
+        trunk_weights: None, "VGG11_Weights.IMAGENET1K_V1", or a local file (`load_trunk_weights`).
+        mask_head: "low_rank", or "full" for DeepMaskFull (about 337 M parameters).
+        context: px of picture around a patch in training; the first paper has none.
+    Source: DeepMask section 3. Lesson: 02.
+    """
+    model = DeepMask(
+        trunk=VGGTrunk(), patch_size=224, context=context, mask_size=56, head="branches", mask_head=mask_head, features=512
+    )  # fmt: skip
+    return _with_trunk(model, trunk_weights)
+
+
+def deepmask_resnet50(
+    *, trunk_weights: str | Path | None = None, padding: str = "zeros", stride_in_1x1: bool = False
+) -> DeepMask:
+    """The second paper's "DeepMask-ours", also the official code's: ResNet-50 to conv4, 160-px patch, head C, 17.3 M.
+
+    Args:
+        trunk_weights: None, "ResNet50_Weights.IMAGENET1K_V2", or a local file (`load_trunk_weights`).
+        padding: "zeros" or "symmetric" (official).
+        stride_in_1x1: True for weights of the original ResNet; torchvision's and FAIR's want False.
+    Source: SharpMask sections 4-5; official `DeepMask.lua`. Lesson: 02.
+    """
+    trunk = ResNetTrunk(padding=padding, stride_in_1x1=stride_in_1x1)
+    return _with_trunk(DeepMask(trunk=trunk, target_size=112), trunk_weights)
+
+
+def _with_trunk(model: DeepMask, trunk_weights: str | Path | None) -> DeepMask:
+    if trunk_weights is not None:
+        load_trunk_weights(model.trunk, trunk_weights)
+    return model
+
+
+MODELS: dict[str, Callable[..., DeepMask]] = {
+    "deepmask_tiny": deepmask_tiny,
+    "deepmask_vgg_a": deepmask_vgg_a,
+    "deepmask_resnet50": deepmask_resnet50,
+}

@@ -1,0 +1,133 @@
+"""Weights on disk: safetensors, with the network's name in the header, written atomically.
+
+A checkpoint is one file. Its header says which network it holds (`{"model": "deepmask_tiny", "kwargs": {}}`), so that
+`load_model(path)` needs nothing else; a `.json` beside it repeats the header for people. A file is first written under
+another name and then renamed: whatever happens, what was there before stays whole. Nothing is ever unpickled.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fairseg_lite.models.deepmask import MODELS
+
+SHIPPED = {"shapes": Path(__file__).parent.parent / "checkpoints" / "deepmask_tiny_shapes.safetensors"}
+
+
+def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> None:
+    """Write tensors and a JSON header to PATH, and the header alone to PATH with suffix `.json`, atomically.
+
+    Args:
+        path: ends in `.safetensors`; its folder is made.
+        tensors: any shapes and dtypes.
+        header: what JSON can hold.
+    Raises:
+        ValueError: the folder cannot be written or the disk is full; what stood there before is untouched.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part{os.getpid()}")
+    # a contiguous copy of its own for each tensor: safetensors refuses tensors that share memory
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata={"fairseg_lite": json.dumps(header)})
+        with open(part, "rb") as f:
+            os.fsync(f.fileno())
+        os.replace(part, path)
+        part.write_text(json.dumps(header, indent=1) + "\n")
+        os.replace(part, path.with_suffix(".json"))
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"cannot write checkpoint {str(path)!r}: {error}; earlier files there are untouched") from error
+    finally:
+        part.unlink(missing_ok=True) if part.parent.is_dir() else None
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Read back what `save_tensors` wrote: (tensors, header).
+
+    Raises:
+        ValueError: no such file, truncated, not safetensors, or without our header.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"checkpoint {str(path)!r}: no such file")
+    try:
+        with safe_open(path, "pt") as f:
+            header = json.loads((f.metadata() or {}).get("fairseg_lite", "null"))
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"checkpoint {str(path)!r} ({path.stat().st_size} bytes) is truncated or no safetensors file: {error}"
+        ) from error
+    if not isinstance(header, dict):
+        raise ValueError(f"checkpoint {str(path)!r} has no fairseg_lite header; bare trunk weights go to trunk_weights")
+    return tensors, header
+
+
+def save_model(path: str | Path, model: nn.Module, *, name: str, half: bool = False, **header: object) -> None:
+    """Save a network's weights for `load_model`.
+
+    Args:
+        path: ends in `.safetensors`.
+        model: its parameters and buffers are saved.
+        name: which function of `MODELS` builds it; header may hold "kwargs" for that function and anything to remember.
+        half: store float16 (half the size, about 3 digits).
+    Raises:
+        ValueError: unknown name, or the file cannot be written.
+    """
+    if name not in MODELS:
+        raise ValueError(f"network {name!r} is unknown; choose one of {', '.join(MODELS)}")
+    state = {k: v.half() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
+    save_tensors(path, state, {"model": name, "kwargs": {}, **header})
+
+
+def load_model(source: str | Path = "shapes", *, device: torch.device | str = "cpu") -> nn.Module:
+    """Build the network that a checkpoint names, with its weights, in evaluation mode and float32.
+
+    Args:
+        source: a checkpoint file, or "shapes" for the DeepMask that comes with the library.
+        device: where it goes.
+    Returns:
+        The network; `load_model(...).header` holds the checkpoint's header (command, seed, results).
+    Raises:
+        ValueError: a missing or truncated file, an unknown network, or weights that do not fit it.
+    Example:
+        >>> load_model("shapes").patch_size
+        96
+
+    Lesson: 00.
+    """
+    path = SHIPPED.get(str(source), Path(source))
+    tensors, header = load_tensors(path)
+    name = header.get("model")
+    if name not in MODELS:
+        raise ValueError(f"checkpoint {str(path)!r} holds network {name!r}; this version knows {', '.join(MODELS)}")
+    # a training state keeps weights under "model."; a plain checkpoint has bare names
+    tensors = {k.removeprefix("model."): v for k, v in tensors.items() if not k.startswith("optimizer.")}
+    model = MODELS[name](**header.get("kwargs", {}))
+    load_weights(model, tensors, path)
+    model.header = header
+    return model.to(device).eval()
+
+
+def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
+    """Copy a checkpoint's tensors into a network; every name and shape must fit.
+
+    Raises:
+        ValueError: says which names are missing, left over or of another shape: the checkpoint is another network's.
+    """
+    wanted = model.state_dict()
+    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    odd = [k for k in wanted.keys() & tensors.keys() if wanted[k].shape != tensors[k].shape]
+    if missing or extra or odd:
+        raise ValueError(
+            f"checkpoint {str(path)!r} does not fit this {type(model).__name__}: {len(missing)} tensors missing "
+            f"({', '.join(missing[:2])}), {len(extra)} left over ({', '.join(extra[:2])}), "
+            f"{len(odd)} of another shape ({', '.join(sorted(odd)[:2])}); is it another network's?"
+        )
+    model.load_state_dict({k: tensors[k].to(wanted[k].dtype) for k in wanted})

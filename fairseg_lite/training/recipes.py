@@ -1,0 +1,232 @@
+"""Named recipes: what to train with which numbers, and where each number comes from.
+
+    train_deepmask(dataset, recipe=RECIPES["photos"], out="runs/photos", trunk_weights="ResNet50_Weights.IMAGENET1K_V2")
+
+A recipe holds a run's choices; the network, the sampler and the loop know nothing of it.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from fairseg_lite.data.patches import PatchBatch, PatchSampler, PatchSpec, evaluation_patches
+from fairseg_lite.data.scenes import SceneDataset
+from fairseg_lite.models.deepmask import MODELS, DeepMask
+from fairseg_lite.models.losses import deepmask_loss
+from fairseg_lite.training.checkpoints import save_model
+from fairseg_lite.training.fit import FitConfig, History, fit
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train DeepMask. The paper's value stands behind each field."""
+
+    model: str = "deepmask_tiny"  # a name of MODELS
+    positives: int = 24  # patches in a batch; paper: 32 in all, equal numbers for the score
+    negatives: int = 8
+    rules: str = "paper"  # sampling rules: "paper" or "official"
+    balance: str = "class"  # "class": category first (official code), or "uniform"
+    jitter: bool = True  # paper: +-16 px and 2^(+-1/4) at the 224-px scale, flip
+    freeze: int = 0  # trunk stages (stem, layer1, ...) that keep their weights
+    score_weight: float = 1 / 32  # lambda
+    alternate: bool = False  # paper: back-propagation alternates between the branches
+    fit: FitConfig = field(default_factory=FitConfig)
+
+
+RECIPES: dict[str, Recipe] = {
+    # ours: the checkpoint that comes with the library
+    "shapes": Recipe(
+        positives=48, negatives=16, fit=FitConfig(steps=6000, lr=2e-3, weight_decay=0.05, warmup=100, clip=5.0, save_every=500)
+    ),
+    # ours: a lesson's four minutes
+    "lesson": Recipe(positives=24, negatives=8, fit=FitConfig(steps=1200, lr=2e-3, weight_decay=0.05, warmup=50, clip=5.0)),
+    # ours: photographs in an hour on two cores, from an ImageNet trunk
+    "photos": Recipe(
+        model="deepmask_resnet50",
+        freeze=2,
+        fit=FitConfig(
+            steps=800, lr=1e-3, weight_decay=0.05, warmup=40, clip=5.0, precision="auto", lr_scale={"trunk.": 0.2}, save_every=50
+        ),
+    ),
+    # DeepMask section 3.3: SGD, batch 32, lr 0.001, momentum 0.9, weight decay 0.00005
+    "paper": Recipe(
+        model="deepmask_vgg_a",
+        positives=16,
+        negatives=16,
+        alternate=True,
+        fit=FitConfig(steps=500_000, lr=1e-3, optimizer="sgd", weight_decay=5e-5, schedule="constant", save_every=4000),
+    ),
+    # official train.lua: epochs of 4000 batches, weight decay 5e-4, lr 1e-3, x0.5 at epoch 51, 1e-4 from 121, 300 epochs
+    "official": Recipe(
+        model="deepmask_resnet50",
+        positives=16,
+        negatives=16,
+        rules="official",
+        alternate=True,
+        fit=FitConfig(
+            steps=1_200_000, lr=1e-3, optimizer="sgd", weight_decay=5e-4, schedule="step", milestones=(200_000, 480_000),
+            gamma=0.3162, save_every=4000,
+        ),
+    ),
+}  # fmt: skip
+
+
+def patch_spec(model: DeepMask) -> PatchSpec:
+    """The patches a network is trained on."""
+    return PatchSpec(
+        patch_size=model.patch_size, context=model.context, object_size=model.object_size, target_size=model.target_size
+    )
+
+
+def freeze_stages(model: DeepMask, stages: int) -> None:
+    """Fix the weights of the trunk's first stages (1: the stem, 2: and layer1, ...).
+
+    Raises:
+        ValueError: the trunk has fewer stages.
+    """
+    if not 0 <= stages <= len(model.trunk.stages):
+        raise ValueError(f"freeze is {stages}; this trunk has {len(model.trunk.stages)} stages")
+    names = ["conv1", "bn1", "layer1", "layer2", "layer3"]
+    if stages and not hasattr(model.trunk, "conv1"):
+        raise ValueError(f"freeze is {stages}; only a ResNet trunk can be frozen by stages")
+    for name in names[: stages + 1] if stages else []:
+        getattr(model.trunk, name).requires_grad_(False)
+
+
+def loss_of(recipe: Recipe) -> Callable[[nn.Module, PatchBatch, int], dict[str, Tensor]]:
+    """The step function for `fit`: the joint loss, or one branch at a time when the recipe alternates."""
+
+    def step_loss(model: nn.Module, batch: PatchBatch, step: int) -> dict[str, Tensor]:
+        only = (None, "mask", "score")[(1 + step % 2) if recipe.alternate else 0]
+        output = model(batch.images)
+        loss = deepmask_loss(output, batch.masks, batch.labels, score_weight=recipe.score_weight, only=only)
+        return {"loss": loss.total, "mask": loss.mask, "score": loss.score}
+
+    return step_loss
+
+
+def train_deepmask(
+    dataset: SceneDataset,
+    *,
+    recipe: Recipe,
+    out: str | Path | None = None,
+    model: DeepMask | None = None,
+    model_kwargs: dict | None = None,
+    trunk_weights: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    progress: bool = True,
+) -> tuple[DeepMask, History]:
+    """Train DeepMask on any dataset of scenes.
+
+    Args:
+        dataset: scenes with masks (`ShapesDataset`, `CocoDataset`).
+        recipe: the run's numbers.
+        out: folder for `state.safetensors`, `log.jsonl` and, when done, `model.safetensors`.
+        model: a network to go on with; otherwise the recipe's is built with model_kwargs.
+        trunk_weights: ImageNet weights for a fresh network (`load_trunk_weights`).
+        device: where to train.
+        resume: go on from `out`.
+        progress: show a bar.
+    Returns:
+        The network in evaluation mode, and its history.
+    Raises:
+        ValueError: from the sampler (no usable object), from `fit` (loss not finite) or from the disk.
+    Source: DeepMask section 3.3. Lesson: 03.
+    """
+    kwargs = dict(model_kwargs or {})
+    if model is None:
+        torch.manual_seed(recipe.fit.seed)
+        extra = {} if trunk_weights is None else {"trunk_weights": trunk_weights}
+        model = MODELS[recipe.model](**kwargs, **extra)
+    model = model.to(device)
+    freeze_stages(model, recipe.freeze)
+    sampler = PatchSampler(
+        dataset,
+        patch_spec(model),
+        positives=recipe.positives,
+        negatives=recipe.negatives,
+        seed=recipe.fit.seed,
+        balance=recipe.balance,
+        jitter=recipe.jitter,
+        rules=recipe.rules,
+    )
+    header = {"model": recipe.model, "kwargs": kwargs, "recipe": asdict(recipe)}
+    history = fit(model.train(), sampler, loss_of(recipe), recipe.fit, out=out, header=header, resume=resume, progress=progress)
+    model.eval()
+    if out is not None and history.finished:
+        save_model(Path(out) / "model.safetensors", model, name=recipe.model, kwargs=kwargs, recipe=asdict(recipe))
+    return model, history
+
+
+@dataclass(frozen=True)
+class PatchReport:
+    """How good masks and scores are on centred patches, over every usable instance of a dataset."""
+
+    instances: int
+    mean_iou: float
+    median_iou: float
+    rate_50: float  # share of instances with IoU above .50
+    rate_70: float
+    rate_85: float
+    score_accuracy: float  # on as many positives as negatives
+    ious: list[float] = field(repr=False)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.instances} instances: mean IoU {self.mean_iou:.3f}, median {self.median_iou:.3f}, "
+            f"IoU > .5 {self.rate_50:.3f}, > .7 {self.rate_70:.3f}, > .85 {self.rate_85:.3f}, "
+            f"score accuracy {self.score_accuracy:.3f}"
+        )
+
+
+@torch.inference_mode()
+def patch_report(
+    model: DeepMask, dataset: SceneDataset, *, threshold: float = 0.5, limit: int | None = None, progress: bool = True
+) -> PatchReport:
+    """Mask IoU at the patch's full resolution, on centred unjittered patches of every usable instance.
+
+    Args:
+        model: in evaluation mode.
+        dataset: held-out scenes.
+        threshold: mask probability above which a pixel belongs to the object.
+        limit: at most so many instances (for a quick look; a report over all is the honest one).
+        progress: show a bar.
+    Returns:
+        PatchReport.
+    Raises:
+        ValueError: no usable instance.
+    Lesson: 03.
+    """
+    device, spec = next(model.parameters()).device, patch_spec(model)
+    side, cut = spec.patch_size, torch.logit(torch.tensor(threshold)).item()
+    ious: list[float] = []
+    for batch in tqdm(evaluation_patches(dataset, spec), disable=not progress, desc="patches", unit="batch"):
+        batch = batch.to(device)
+        masks = F.interpolate(model(batch.images).masks[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0] > cut
+        inter = (masks & batch.masks).sum((1, 2)).float()
+        ious += (inter / (masks | batch.masks).sum((1, 2)).clamp(min=1)).tolist()
+        if limit is not None and len(ious) >= limit:
+            ious = ious[:limit]
+            break
+    value = torch.tensor(ious)
+    right = []
+    sampler = PatchSampler(dataset, replace(spec), positives=32, negatives=32, seed=1, jitter=False, balance="uniform")
+    for step in range(max(1, min(16, len(ious) // 32))):
+        batch = sampler.batch(step).to(device)
+        right.append(((model(batch.images).scores > 0) == (batch.labels > 0)).float().mean())
+    return PatchReport(
+        instances=len(ious),
+        mean_iou=value.mean().item(),
+        median_iou=value.median().item(),
+        rate_50=(value > 0.5).float().mean().item(),
+        rate_70=(value > 0.7).float().mean().item(),
+        rate_85=(value > 0.85).float().mean().item(),
+        score_accuracy=torch.stack(right).mean().item(),
+        ious=ious,
+    )

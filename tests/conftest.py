@@ -1,0 +1,24 @@
+"""Fixtures for every test: what may be absent here is skipped with a reason."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Photographs, weights and full oracle files that developers have beside the repository (or at FAIRSEG_SHARED)."""
+    path = Path(os.environ.get("FAIRSEG_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    if not (path / "oracle").is_dir():
+        pytest.skip(f"the developers' shared folder is not at {path.name}/ beside the repository")
+    return path
+
+
+@pytest.fixture(scope="session")
+def cuda():
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    return torch.device("cuda")
