@@ -13,7 +13,7 @@ def symmetric_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Te
     Returns:
         (..., H + top + bottom, W + left + right).
     Raises:
-        ValueError: an empty picture.
+        ValueError: an empty picture, or one from which more is cropped than there is.
     Example:
         >>> symmetric_pad(torch.arange(3)[None], 2, 1, 0, 0).tolist()
         [[1, 0, 0, 1, 2, 2]]
@@ -22,6 +22,10 @@ def symmetric_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Te
     """
     if min(x.shape[-2:]) == 0:
         raise ValueError(f"picture of {tuple(x.shape[-2:])} px is empty; there is nothing to mirror")
+    if x.shape[-2] + top + bottom < 0 or x.shape[-1] + left + right < 0:
+        raise ValueError(
+            f"cropping {(left, right, top, bottom)} px takes more than the {tuple(x.shape[-2:])} px there are"
+        )
 
     def mirrored(n: int, before: int, after: int) -> Tensor:
         i = torch.arange(-before, n + after, device=x.device) % (2 * n)
@@ -29,3 +33,38 @@ def symmetric_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Te
 
     rows, cols = mirrored(x.shape[-2], top, bottom), mirrored(x.shape[-1], left, right)
     return x.index_select(-2, rows).index_select(-1, cols)
+
+
+def aligned_resize(x: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear with aligned corners: the first and last pixels keep their places, whatever lies between is not averaged.
+
+    Args:
+        x: (..., H, W) float.
+        height, width: of the result, in pixels.
+    Returns:
+        (..., height, width), summed in the type of x.
+    Raises:
+        ValueError: an empty picture or result.
+    Example:
+        >>> aligned_resize(torch.tensor([[0.0, 1.0]]), 1, 3).tolist()
+        [[0.0, 0.5, 1.0]]
+
+    Source: official `SpatialReSamplingEx` (its C code): 1-d places in float32, products of two weights rounded to float32.
+    Lesson: 04.
+    """
+    if min(*x.shape[-2:], height, width) < 1:
+        raise ValueError(f"cannot resize a picture of {tuple(x.shape[-2:])} px to {height} x {width}; both need a pixel")
+
+    def places(n: int, m: int) -> list[tuple[Tensor, Tensor]]:
+        step = torch.tensor((n - 1) / (m - 1) if m > 1 else 0.0, dtype=torch.float32)
+        at = torch.arange(m, dtype=torch.float32) * step
+        low = at.long().clamp(max=n - 1)
+        far = at - low
+        return [(low.to(x.device), 1 - far), ((low + 1).clamp(max=n - 1).to(x.device), far)]
+
+    out = torch.zeros((), dtype=x.dtype, device=x.device)
+    for rows, wy in places(x.shape[-2], height):
+        for cols, wx in places(x.shape[-1], width):
+            weight = (wy[:, None] * wx[None]).to(x.dtype).to(x.device)
+            out = out + weight * x[..., rows[:, None], cols[None]]
+    return out

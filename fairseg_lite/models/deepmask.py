@@ -14,7 +14,8 @@ Differs from the official code: its score head has Threshold(0, 1e-6) while trai
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +61,8 @@ class DeepMask(nn.Module):
         embedding: E, width of the low-rank bottleneck.
         score_hidden: width of the score head's last hidden layer.
         dropout: probability in the score head.
+        scales: of the pictures that whole-picture inference looks at; default 2^-2.5 .. 2^0.5 in steps of 2^0.5 for P = 160,
+            and what finds objects of the same sizes for another P.
     Raises:
         ValueError: sizes that do not fit each other, or an unknown head.
     Example:
@@ -88,6 +91,7 @@ class DeepMask(nn.Module):
         embedding: int = 512,
         score_hidden: int = 1024,
         dropout: float = 0.5,
+        scales: Sequence[float] | None = None,
     ):
         super().__init__()
         if patch_size <= 0 or patch_size % STRIDE:
@@ -103,6 +107,7 @@ class DeepMask(nn.Module):
         self.object_size = object_size or math.ceil(patch_size * 128 / 224)
         self.target_size = target_size or patch_size
         self.head, self.mask_head = head, mask_head
+        self.scales = tuple(scales or (patch_size / 160 * 2 ** (e / 2) for e in range(-5, 2)))
 
         self.trunk = trunk
         self.reduce = nn.Conv2d(trunk.out_channels, features, 1)
@@ -148,11 +153,12 @@ class DeepMask(nn.Module):
         zero = torch.zeros_like(index)
         return DeepMaskOutput(self.masks_at(dense, index, zero, zero), dense.scores[:, 0, 0])
 
-    def dense(self, images: Tensor) -> DenseFeatures:
+    def dense(self, images: Tensor, *, timer: Callable[[str], AbstractContextManager] = nullcontext) -> DenseFeatures:
         """All windows of a picture at once, at stride 16.
 
         Args:
             images: (B, 3, H, W) float, normalised, already padded; H, W >= P.
+            timer: called with the name of each stage, gives the context that the stage runs in (`bench`).
         Returns:
             DenseFeatures with h = ceil(H/16) - G + 1 rows of windows and as many columns for W.
         Raises:
@@ -160,18 +166,20 @@ class DeepMask(nn.Module):
         """
         if min(images.shape[-2:]) < self.patch_size:
             raise ValueError(f"picture of {tuple(images.shape[-2:])} px; pad it to at least the patch of {self.patch_size} px")
-        return self._heads(self.trunk(images))
+        with timer("trunk"):
+            x = self.trunk(images)
+        return self._heads(x, timer)
 
-    def _heads(self, x: Tensor) -> DenseFeatures:
-        features = F.relu(self.reduce(x))  # (B, F, h+G-1, w+G-1)
-        if self.head == "shared":
-            embedding = self.embed(features)  # (B, E, h, w)
-            scored = embedding
-        else:
-            embedding = None
-            pooled = F.max_pool2d(x, 2, stride=1)
-            scored = self.score_embed(pooled)  # (B, E, h, w)
-        scores = self.score(scored.movedim(1, -1)).squeeze(-1)  # (B, h, w)
+    def _heads(self, x: Tensor, timer: Callable[[str], AbstractContextManager] = nullcontext) -> DenseFeatures:
+        with timer("512-d layer"):
+            features = F.relu(self.reduce(x))  # (B, F, h+G-1, w+G-1)
+            if self.head == "shared":
+                embedding = scored = self.embed(features)  # (B, E, h, w)
+            else:
+                embedding = None
+                scored = self.score_embed(F.max_pool2d(x, 2, stride=1))  # (B, E, h, w)
+        with timer("score head"):
+            scores = self.score(scored.movedim(1, -1)).squeeze(-1)  # (B, h, w)
         return DenseFeatures(features, embedding, scores)
 
     def masks_at(self, dense: DenseFeatures, batch: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
@@ -205,7 +213,8 @@ def deepmask_tiny() -> DeepMask:
     trunk = ResNetTrunk(
         depths=(1, 2, 2), inner=(32, 64, 128), out=(32, 64, 128), block="basic", stem=(3, 16), stem_pool=False, norm="batch"
     )  # fmt: skip
-    return DeepMask(trunk=trunk, patch_size=96, mask_size=24, features=64, score_hidden=256)
+    scales = [2 ** (e / 2) for e in range(-2, 5)]  # finds objects of 14 to 110 px: those of `ShapesDataset`
+    return DeepMask(trunk=trunk, patch_size=96, mask_size=24, features=64, score_hidden=256, scales=scales)
 
 
 def deepmask_vgg_a(*, trunk_weights: str | Path | None = None, mask_head: str = "low_rank", context: int = 0) -> DeepMask:

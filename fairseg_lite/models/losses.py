@@ -10,6 +10,7 @@ batch size 32, which is lambda = 1/32 up to the learning rate; `deepmask_loss` d
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -40,7 +41,6 @@ def deepmask_loss(
     Raises:
         ValueError: shapes that do not fit, a mask that is not bool, a label other than -1 and +1, an unknown branch.
     Example:
-        >>> import torch
         >>> output = DeepMaskOutput(torch.zeros(2, 4, 4), torch.zeros(2))
         >>> loss = deepmask_loss(output, torch.ones(2, 8, 8, dtype=torch.bool), torch.tensor([1.0, -1.0]))
         >>> [round(x.item(), 3) for x in loss]
@@ -55,6 +55,8 @@ def deepmask_loss(
         raise ValueError(f"labels are {labels.tolist()[:8]}; wanted {len(scores)} numbers, each -1 or +1")
     if only not in (None, "mask", "score"):
         raise ValueError(f"only is {only!r}; choose None, 'mask' or 'score'")
+    if logits.dtype in (torch.bfloat16, torch.float16):  # two or three digits are too few for a sum of small terms
+        logits, scores = logits.float(), scores.float()
     positive = labels > 0
     logits = F.interpolate(logits[:, None], masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     sign = masks.to(logits.dtype) * 2 - 1  # m in {-1, +1}

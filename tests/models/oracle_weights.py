@@ -56,18 +56,3 @@ def official_threshold(model: DeepMask) -> DeepMask:
     """While training, the official score head has Threshold(0, 1e-6) where ours has ReLU."""
     model.score[2] = nn.Threshold(0, 1e-6)
     return model
-
-
-def official_upsample(masks: torch.Tensor, side: int) -> torch.Tensor:
-    """`nn.SpatialReSamplingEx`, bilinear: corners aligned, the products of weights rounded to float32, sums in float64."""
-    n = masks.shape[-1]
-    at = torch.arange(side, dtype=torch.float32) * torch.tensor((n - 1) / (side - 1), dtype=torch.float32)
-    low = at.long()
-    high = (low + 1).clamp(max=n - 1)
-    w1 = at - low
-    w0 = 1 - w1
-    out = 0
-    for rows, wy in ((low, w0), (high, w1)):
-        for cols, wx in ((low, w0), (high, w1)):
-            out = out + (wy[:, None] * wx[None]).double() * masks[..., rows[:, None], cols[None]]
-    return out

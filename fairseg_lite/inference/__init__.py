@@ -1,0 +1,1 @@
+"""Floor 2: from networks to proposals on whole pictures."""

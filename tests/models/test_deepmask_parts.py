@@ -1,0 +1,57 @@
+"""Parity that runs anywhere: the stages and heads of the official network that fit into 2 MB (see data/oracle/README.md)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fairseg_lite.geometry.resample import aligned_resize
+from fairseg_lite.models.deepmask import DeepMaskOutput
+from fairseg_lite.models.losses import deepmask_loss
+
+from .oracle_weights import our_name, tiny_official_deepmask
+from .test_deepmask_oracle import close
+
+PARTS = dict(np.load(Path(__file__).parents[1] / "data" / "oracle" / "deepmask_parts.npz"))
+
+
+def network():
+    model = tiny_official_deepmask()
+    state = model.state_dict()
+    for name, value in PARTS.items():
+        if name.startswith("weight:"):
+            ours = our_name(name.removeprefix("weight:"))
+            state[ours] = torch.from_numpy(value).reshape(state[ours].shape)
+    model.load_state_dict(state)
+    return model.double().eval()
+
+
+def test_first_stages():
+    x = torch.from_numpy(PARTS["input"]).double()
+    trunk = network().trunk
+    close(trunk.stem(x)[:, ::8, ::4, ::4], PARTS["trunk_m03_every4"])
+    x = trunk.layer1(trunk.pooled_stem(x))
+    close(x[:, ::8, ::4, ::4], PARTS["trunk_m05_every4"])
+    close(trunk.layer2(x)[:, ::4, ::2, ::2], PARTS["trunk_m06_every2"])
+
+
+def test_mask_head_and_its_upsampling():
+    masks = network().mask(torch.from_numpy(PARTS["trunk"])).view(2, 16, 16)
+    close(masks, PARTS["mask_lowres"])
+    close(aligned_resize(masks, 32, 32), PARTS["mask"])
+
+
+def test_losses_and_their_gradients():
+    """Ours is a mean over the batch of 2; the official mask gradient is multiplied by the batch size."""
+    masks = torch.from_numpy(PARTS["mask"]).view(2, 32, 32).requires_grad_()
+    scores = torch.from_numpy(PARTS["score"]).view(2).requires_grad_()
+    target = torch.from_numpy(PARTS["mask_labels"])
+    loss = deepmask_loss(DeepMaskOutput(masks, scores), target, torch.ones(2, dtype=torch.float64))
+    close(loss.mask, PARTS["mask_loss"])
+    loss.mask.backward()
+    close(masks.grad * 2, PARTS["mask_gradOutput"])
+    labels = -torch.from_numpy(PARTS["score_gradOutput"]).sign().view(2)
+    loss = deepmask_loss(DeepMaskOutput(masks.detach(), scores), target, labels)
+    close(loss.score, PARTS["score_loss"])
+    loss.score.backward()
+    close(scores.grad, PARTS["score_gradOutput"])
