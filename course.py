@@ -1,142 +1,106 @@
-"""The course, in one command each (Python's standard library only):
+"""The course, in one command each. They need Python 3.11 or newer and nothing else:
 
-python3 course.py lab           open the lessons in JupyterLab
-python3 course.py test          everything CI checks; --full runs the lessons as long as their readers do
-python3 course.py demo          the pipeline on a picture: look into out/demo
-python3 course.py shell         a Python prompt with the library
-python3 course.py setup         only make .venv
+    python3 course.py lab      open the lessons in JupyterLab
+    python3 course.py test     everything CI checks; with --full the lessons run as long as their readers' do
+    python3 course.py demo     the pipeline on a picture: look into out/demo
+    python3 course.py shell    a Python prompt with the library
+
+The first call makes .venv. What stands after lab, demo or shell goes to the program that is started.
 """
 
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import time
+import ast, os, shutil, signal, subprocess, sys, time  # noqa: E401, I001  (all of one library)
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
-PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-STAMP = VENV / "course-stamp"
+MADE_FROM = VENV / "made-from.txt"  # written last: without it .venv is half-made
+PYTHON = str(VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+JOBS = {"lab": "jupyterlab lessons/00_start_here.ipynb", "demo": "fairseg_lite.cli demo", "shell": "IPython"}
+WHOLE = "from importlib.util import find_spec as f; assert all(map(f, 'torch torchvision IPython nbval ruff'.split()))"
 FITS = "import torch, torchvision; torchvision.ops.nms(torch.eye(1, 4), torch.ones(1), 0.5)"
-JOBS = ("lab", "test", "demo", "shell", "setup")
+INDEX = ("index-url", "cert", "client-cert", "proxy", "trusted-host", "timeout", "cache-dir")  # kept of pip's options
+STRAY = ("FIND_LINKS", "EXTRA_INDEX_URL", "CONSTRAINT", "NO_INDEX", "PRE", "TARGET", "PREFIX", "USER")  # never kept
 
 
 def environment():
-    """Where jobs run: bytecode is kept (imports are several times faster), and pip looks at its index alone.
-
-    A pip configuration may add folders of wheels or constraints, and so pick a torch that torchvision cannot work with.
-    Only the addresses of the index and of its proxy and certificate are taken over from it.
-    """
-    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME")}
-    for key in ("PIP_FIND_LINKS", "PIP_CONSTRAINT", "PIP_NO_INDEX", "PIP_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_CONSTRAINT"):
-        env.pop(key, None)
-    for option in ("index-url", "cert", "proxy", "trusted-host"):
-        key = "PIP_" + option.replace("-", "_").upper()
-        for section in ("global", "install"):
-            found = subprocess.run([sys.executable, "-m", "pip", "config", "get", section + "." + option], capture_output=True, text=True)
-            if found.returncode == 0 and found.stdout.strip():
-                env.setdefault(key, found.stdout.strip())
-    env["PIP_CONFIG_FILE"] = os.devnull
-    env["VIRTUAL_ENV"] = str(VENV)
-    env["PATH"] = str(PYTHON.parent) + os.pathsep + env.get("PATH", "")
-    return env
+    """Of set-up and jobs: Python keeps bytecode (imports are several times faster), wheels come from the index only."""
+    drop = ["PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", *(t + s for t in ("PIP_", "UV_") for s in STRAY)]
+    env = {k: v for k, v in os.environ.items() if k not in drop}
+    return {**env, "VIRTUAL_ENV": str(VENV), "PATH": str(Path(PYTHON).parent) + os.pathsep + env.get("PATH", "")}
 
 
-def stamp():
-    """What .venv was made from; another Python, place or list of packages makes it anew."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8") + sys.version + str(ROOT)
-    return hashlib.sha256(text.encode()).hexdigest()
+def pip_environment():
+    """Of pip: its configuration may name more places, which offer another torch than torchvision was built for."""
+    listed = run(PYTHON, "-m", "pip", "config", "list", text=True, capture_output=True).stdout  # global, then install
+    words = (line.partition("=") for line in listed.splitlines() if line.startswith(("global.", "install.")))
+    options = {name.partition(".")[2]: str(ast.literal_eval(value)) for name, _, value in words}
+    kept = {"PIP_" + k.replace("-", "_").upper(): options[k] for k in INDEX if k in options}
+    return {**kept, **environment(), "PIP_CONFIG_FILE": os.devnull}
+
+
+def run(*command, env=None, **options):
+    return subprocess.run(command, cwd=ROOT, env=env or environment(), **options)
+
+
+def source():
+    """What .venv is made from; where this has changed, it is made anew."""
+    import tomllib
+
+    return repr([PYTHON, sys.version, tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]])
 
 
 def ready():
-    """True when .venv is whole and up to date."""
-    return STAMP.is_file() and STAMP.read_text() == stamp() and works("pass")
-
-
-def works(code):
-    try:
-        return subprocess.run([str(PYTHON), "-c", code], env=environment(), capture_output=True).returncode == 0
-    except OSError:
-        return False
+    made = MADE_FROM.read_text("utf-8") if MADE_FROM.is_file() and Path(PYTHON).exists() else ""
+    return made == source() and run(PYTHON, "-c", WHOLE, capture_output=True).returncode == 0
 
 
 def setup():
-    """Make .venv, or repair it, and install the project with everything lessons and tests need."""
-    if ready():
-        return
-    started, env, uv = time.time(), environment(), shutil.which("uv")
-    print("Setting up .venv with {} (about 5 GB on disk; 1 minute with uv, 3 to 5 with pip) ...".format("uv" if uv else "pip"), flush=True)
-    STAMP.unlink(missing_ok=True)
-    whole = works("import sys; assert sys.version == {!r}".format(sys.version))
-    if uv:
-        if not whole:
-            run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(VENV)], env)
-        run([uv, "pip", "install", "--quiet", "--python", str(PYTHON), "-e", ".[lab,test]"], env)
-    else:
-        if not whole or not works("import pip"):
-            run([sys.executable, "-m", "venv", "--clear", str(VENV)], env)
-        run([str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-e", ".[lab,test]"], env)
-    fits = subprocess.run([str(PYTHON), "-c", FITS], env=env, capture_output=True, text=True)
-    if fits.returncode:
-        sys.exit("torch and torchvision do not fit each other ({}). Remove .venv, check for a pip or uv setting that pins "
-                 "one of them, and run this again.".format((fits.stderr.strip().splitlines() or ["no message"])[-1]))  # fmt: skip
-    STAMP.write_text(stamp())
-    print("Ready after {:.0f} s; the next start takes seconds.".format(time.time() - started), flush=True)
-
-
-def run(command, env):
-    """One step of the set-up; a failure ends it with one line."""
-    try:
-        code = subprocess.run(command, env=env, cwd=ROOT).returncode
-    except OSError as error:
-        code = error
-    if code:
+    """Make .venv, or make it anew, with everything that lessons and tests need."""
+    start, uv, base = time.time(), shutil.which("uv"), getattr(sys, "_base_executable", sys.executable)
+    cost = "1 minute with uv" if uv else "3 to 5 minutes with pip; 1 where uv is installed"
+    print(f"Making .venv: PyTorch, JupyterLab and test tools, 5 GB of disk ({cost}) ...", flush=True)
+    shutil.rmtree(VENV, ignore_errors=True)
+    install = ["install", "--quiet", "-e", ".[lab,test]"]
+    make = [uv, "venv", "--quiet", "--python", base, str(VENV)] if uv else [base, "-m", "venv", str(VENV)]
+    fill = [uv, "pip", *install, "--python", PYTHON] if uv else [PYTHON, "-m", "pip", *install]
+    if run(*make).returncode or run(*fill, env=None if uv else pip_environment()).returncode:
         free = shutil.disk_usage(ROOT).free / 1e9
-        sys.exit("Set-up failed: {} ({}). {:.0f} GB are free here, 6 are needed; is the network there? Run it again to go on.".format(
-            " ".join(command[:4]), code, free))  # fmt: skip
+        sys.exit(f"Set-up failed, as said above. Is the network there? {free:.0f} GB of disk are free, 6 are needed.")
+    fits = run(PYTHON, "-c", FITS, text=True, capture_output=True)
+    if fits.returncode:
+        why = (fits.stderr.strip().splitlines() or ["no message"])[-1]
+        sys.exit(f"torch and torchvision do not fit each other ({why}); does a uv or pip setting fix one of them?")
+    MADE_FROM.write_text(source(), "utf-8")
+    print(f"Ready after {time.time() - start:.0f} s; the next call starts at once.", flush=True)
 
 
 def test(full):
-    """ruff, unit tests, doctests, lessons: all of them, even after a failure."""
-    python, env = [str(PYTHON), "-m"], dict(environment(), FAIRSEG_SCALE="lesson" if full else "smoke")
-    steps = [
-        python + ["ruff", "check", "."],
-        python + ["ruff", "format", "--check", "."],
-        python + ["pytest", "-q", "tests", "fairseg_lite", "--doctest-modules", "--durations=10"],
-    ]
-    if list((ROOT / "lessons").glob("*.ipynb")):
-        nbval = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout={}".format(1800 if full else 300)]
-        steps.append(python + ["pytest", "-q", "lessons", "--durations=10", "-p", "no:doctest"] + nbval)
-    failed = [step for step in steps if subprocess.run(step, cwd=ROOT, env=env).returncode]
-    for step in failed:
-        print("FAILED: " + " ".join(["python"] + step[1:]))
-    return len(failed)
+    """Every check, also after one that failed; 1 if any did."""
+    env, limit = {**environment(), "FAIRSEG_SCALE": "lesson" if full else "smoke"}, 1800 if full else 300
+    checks = ["ruff check .", "ruff format --check .", "pytest -q --durations=10 tests fairseg_lite --doctest-modules"]
+    checks += [f"pytest -q --durations=10 lessons --nbval-lax --nbval-current-env --nbval-cell-timeout={limit}"]
+    failed = [c for c in checks if run(PYTHON, "-m", *c.split(), env=env).returncode]
+    print("\n".join(f"FAILED: {c}" for c in failed) or "All checks passed.")
+    return min(len(failed), 1)
 
 
-def main(arguments):
-    if sys.version_info < (3, 11):
-        return "This course needs Python 3.11 or newer; this is {}.{}.".format(*sys.version_info[:2])
-    job, rest = (arguments[0] if arguments else ""), arguments[1:]
-    if job not in JOBS or (job == "test" and rest not in ([], ["--full"])):
+def main(words):
+    if sys.version_info < (3, 11):  # noqa: UP036  (that is what it says)
+        sys.exit("This course needs Python 3.11 or newer; this is {}.{}.".format(*sys.version_info))
+    job, rest = words[0] if words else "", words[1:]
+    if job not in JOBS and words not in (["test"], ["test", "--full"]):
         print(__doc__)
         return 2
-    setup()
-    if job == "setup":
-        return 0
+    if not ready():
+        setup()
     if job == "test":
-        return min(test(rest == ["--full"]), 1)
-    commands = {
-        "lab": [str(PYTHON), "-m", "jupyterlab", "lessons", "--LabApp.default_url=/lab/tree/00_start_here.ipynb"] + rest,
-        "demo": [str(PYTHON), "-m", "fairseg_lite.cli", "demo"] + rest,
-        "shell": [str(PYTHON), "-m", "IPython"] + rest,
-    }
-    return subprocess.run(commands[job], cwd=ROOT, env=environment()).returncode
+        return test(rest == ["--full"])
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the program that we start
+    return run(PYTHON, "-m", *JOBS[job].split(), *rest).returncode
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit("\nStopped. A half-made .venv is made anew by the next call.")

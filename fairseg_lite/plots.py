@@ -230,3 +230,74 @@ def pipeline_map(lit: str) -> Figure:
     axis.set(xlim=(-0.2, 11.6), ylim=(-0.2, 1.6))
     axis.axis("off")
     return _finish(figure)
+
+
+def patch_hits(images: Tensor, masks: Tensor, predicted: Tensor, *, context: int = 32, columns: int = 8, side: float = 1.6) -> Figure:
+    """Patches without their context, truth against prediction in the colours of `hits`; masks are (B, T, T) bool."""
+    pictures, half = to_pixels(images), context // 2
+    size = pictures.shape[1] - context
+    both = torch.stack([masks.cpu(), predicted.cpu()], 1).float()
+    both = torch.nn.functional.interpolate(both, (size, size), mode="nearest").bool().numpy()
+    shown = [hits(p[half : half + size, half : half + size], *pair) for p, pair in zip(pictures, both, strict=True)]
+    return grid(shown, columns=columns, side=side)
+
+
+def windows(image: np.ndarray, squares: Sequence, spec, *, labels: Sequence[float] = (), side: float = 5, title: str = "") -> Figure:  # fmt: skip
+    """Patches drawn in their picture: the patch solid, the place of a canonical object dashed, the centre a cross.
+
+    Args:
+        image: (H, W, 3) uint8.
+        squares: `data.patches.Window`s; they may reach outside the picture.
+        spec: `data.patches.PatchSpec`, for the sides of patch and object.
+        labels: green for +1, vermillion for -1; without labels each window has a colour of its own.
+        side: inches of the figure.
+        title: above the picture.
+    """
+    h, w = image.shape[:2]
+    figure, axis = plt.subplots(figsize=(side, side), layout="constrained")
+    axis.imshow(image, extent=(0, w, h, 0))
+    reach = [0.0, 0.0, w, h]
+    for i, s in enumerate(squares):
+        colour = (GREEN if labels[i] > 0 else VERMILLION) if len(labels) else CYCLE[i % len(CYCLE)]
+        for length, line, wide in ((spec.patch_size, "-", 2.5), (spec.object_size, "--", 1.6)):
+            half = length / s.scale / 2
+            for under, shade in ((wide + 2, "white"), (wide, colour)):
+                axis.add_patch(Rectangle((s.x - half, s.y - half), 2 * half, 2 * half, fill=False, ec=shade, lw=under, ls=line))  # fmt: skip
+        axis.plot(s.x, s.y, "+", color=colour, markersize=11, markeredgewidth=2.5)
+        half = spec.patch_size / s.scale / 2
+        reach = [min(reach[0], s.x - half), min(reach[1], s.y - half), max(reach[2], s.x + half), max(reach[3], s.y + half)]
+    axis.set(xlim=(reach[0] - 3, reach[2] + 3), ylim=(reach[3] + 3, reach[1] - 3), xlabel="x, px", ylabel="y, px", title=title)
+    return _finish(figure)
+
+
+def zones(panels: Sequence[tuple[np.ndarray, tuple[float, float, float, float], str, str]], *, title: str = "") -> Figure:
+    """Maps of what a window is: +1 positive (green), -1 negative (vermillion), 0 neither (grey).
+
+    Args:
+        panels: each (array of -1, 0, +1; (left, right, bottom, top) of its axes; x label; y label).
+        title: above all.
+    """
+    colours = np.stack([_rgb(VERMILLION), np.full(3, 205, np.float32), _rgb(GREEN)]).astype(np.uint8)
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4.6), squeeze=False, layout="constrained")
+    for axis, (kinds, extent, x, y) in zip(axes.flat, panels, strict=True):
+        axis.imshow(colours[np.asarray(kinds).astype(int) + 1], extent=extent, origin="lower", aspect="auto")
+        axis.set(xlabel=x, ylabel=y)
+    names = (("positive", GREEN), ("neither", "#CDCDCD"), ("negative", VERMILLION))
+    handles = [Rectangle((0, 0), 1, 1, color=c) for _, c in names]
+    figure.legend(handles, [n for n, _ in names], loc="outside lower center", ncols=3)
+    if title:
+        figure.suptitle(title)
+    return _finish(figure)
+
+
+def frames(image: np.ndarray, sets: Mapping[str, np.ndarray], *, side: float = 4.5) -> Figure:
+    """The same picture once for each set of boxes (N, 4) xyxy in pixels, by title; boxes may reach beyond the picture."""
+    figure, axes = plt.subplots(1, len(sets), figsize=(side * len(sets), side), squeeze=False, layout="constrained")
+    for axis, (title, boxes) in zip(axes[0], sets.items(), strict=True):
+        axis.imshow(image, extent=(0, image.shape[1], image.shape[0], 0))
+        for i, (x1, y1, x2, y2) in enumerate(boxes):
+            axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=CYCLE[i % len(CYCLE)], linewidth=3))
+            axis.plot((x1 + x2) / 2, (y1 + y2) / 2, "+", color=CYCLE[i % len(CYCLE)], markersize=16, markeredgewidth=3)
+        axis.set_title(title)
+        axis.set_xticks([]), axis.set_yticks([])
+    return _finish(figure)

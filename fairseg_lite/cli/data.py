@@ -40,7 +40,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def _shapes(a: argparse.Namespace) -> None:
-    from fairseg_lite.data.scenes import write_coco_folder
+    from fairseg_lite.data.coco import write_coco_folder
     from fairseg_lite.data.shapes import ShapesDataset
 
     out = output_folder(a.out)

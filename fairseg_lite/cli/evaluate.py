@@ -62,9 +62,10 @@ def _evaluate(a: argparse.Namespace) -> None:
         output_folder(Path(a.out).parent)
     from tqdm.auto import tqdm
 
+    from fairseg_lite.data.coco import to_coco
     from fairseg_lite.data.scenes import Subset
     from fairseg_lite.evaluation.recall import average_recall
-    from fairseg_lite.inference.proposals import propose
+    from fairseg_lite.inference.proposals import prepare, propose
     from fairseg_lite.training.checkpoints import load_model
     from fairseg_lite.training.recipes import patch_report
 
@@ -75,17 +76,20 @@ def _evaluate(a: argparse.Namespace) -> None:
         raise ValueError(f"data {a.data!r} holds no picture; nothing to measure")
     if a.limit and a.limit < total:
         data = Subset(data, range(a.limit))
+    if data.instances.crowd.all():
+        raise ValueError(f"data {a.data!r} holds no object that could be found ({len(data.instances)} crowds)")
     start = time.perf_counter()
     patches = patch_report(model, data)
     print(f"patches    {patches}")
-    results, seconds = [], 0.0
+    fast, results, seconds = prepare(model), [], 0.0
     for i in tqdm(range(len(data)), unit="picture", delay=2):
         scene = data[i]
         clock = time.perf_counter()
-        found = propose(model, scene.image, top_k=a.top_k, nms=a.nms, zoom=a.zoom)
+        found = propose(fast, scene.image, top_k=a.top_k, nms=a.nms, zoom=a.zoom)
         seconds += time.perf_counter() - clock
         results += found.to_coco(scene.image_id)
-    reports = {kind: average_recall(data, results, iou_type=kind) for kind in ("segm", "bbox")}
+    truth = to_coco(data, progress=True)
+    reports = {kind: average_recall(truth, results, iou_type=kind, progress=True) for kind in ("segm", "bbox")}
     for kind, report in reports.items():
         print(f"{'masks' if kind == 'segm' else 'boxes':10} {report}")
     print(f"proposals  {len(data)} of {total} pictures, {seconds / len(data):.2f} s each")

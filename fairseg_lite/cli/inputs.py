@@ -1,8 +1,10 @@
 """What several commands read and write: data sets by name, pictures, networks, folders for output."""
 
 import argparse
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
@@ -107,21 +109,40 @@ def output_folder(path: str | Path) -> Path:
 
 
 def write_json(path: str | Path, content: object, *, indent: int | None = None) -> None:
-    """Write JSON under another name, then rename: the file is whole or not there.
+    """Write JSON; the file is whole or not there.
 
     Raises:
         ValueError: it cannot be written.
     """
-    path = Path(path)
+    with _whole(Path(path)) as part:
+        part.write_text(json.dumps(content, indent=indent) + "\n")
+
+
+def write_picture(path: str | Path, picture) -> None:
+    """Write an (H, W, 3) uint8 array or a matplotlib figure as PNG; the file is whole or not there.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    with _whole(Path(path)) as part:
+        if hasattr(picture, "savefig"):
+            picture.savefig(part, format="png", dpi=100)
+        else:
+            from PIL import Image
+
+            Image.fromarray(picture).save(part, "PNG")
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A name to write under; what is written there then takes the place of `path`."""
     part = path.with_name(f".{path.name}.part{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(content, indent=indent) + "\n")
+        yield part
         os.replace(part, path)
     except OSError as error:
         raise ValueError(f"cannot write {str(path)!r}: {error.strerror}; what stood there before is whole") from error
     finally:
-        try:
+        with contextlib.suppress(OSError):  # its folder may be no folder
             part.unlink(missing_ok=True)
-        except OSError:
-            pass  # its folder is no folder

@@ -59,10 +59,16 @@ def recipe_of(a: argparse.Namespace) -> tuple:
     from fairseg_lite.training.fit import FitConfig
     from fairseg_lite.training.recipes import RECIPES, Recipe
 
-    header = Path(a.out) / "state.json"
-    if stored := json.loads(header.read_text()) if a.resume and header.exists() else {}:
-        fit = FitConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored["fit"].items()})
-        recipe = Recipe(**{**stored["recipe"], "fit": fit})
+    header, stored = Path(a.out) / "state.json", {}
+    if a.resume and header.exists():
+        try:
+            stored = json.loads(header.read_text())
+            fit = FitConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored["fit"].items()})
+            recipe = Recipe(**{**stored["recipe"], "fit": fit})
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            raise ValueError(
+                f"{str(header)!r} is no run of this version ({error}); start another without --resume"
+            ) from error
     else:
         recipe = RECIPES[a.recipe or "shapes"]
     if a.lr is not None and not a.lr > 0:

@@ -266,7 +266,7 @@ def _whole(value: object) -> bool:
 
 
 def _box_fits(bbox: object, box: np.ndarray) -> bool:
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(type(b) in (int, float) for b in bbox):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(type(b) in (int, float) and abs(b) < 1e9 for b in bbox):
         return False
     x, y, w, h = bbox
     return bool((np.abs(np.array([x, y, x + w, y + h]) - box) <= BOX_SLACK).all()) and w > 0 and h > 0

@@ -8,7 +8,7 @@ Lengths scale with the patch: at P = 160 the object is 92 px, the jitter 11.4 px
 where there is some, beyond it the mirrored picture (`padding="symmetric"`) or ImageNet's mean colour (`"mean"`).
 
 A batch is a pure function of (seed, step): a run can resume anywhere, and workers need no state.
-Differs from the official sampler: see `rules="official"` in `data/official_patches.py`.
+The official sampler differs: `rules="official"`, described in `data/official_patches.py`.
 """
 
 import math
@@ -143,7 +143,7 @@ class PatchSampler:
         balance: "class" draws a category, then one of its instances; "uniform" draws an instance.
         padding: "symmetric" or "mean".
         jitter: move, scale and mirror positives.
-        rules: "paper", or "official" for the official sampler's choices.
+        rules: "paper", or "official" for the official sampler's choices (padding, tries and hard are its own then).
         min_area, min_side: px; smaller objects are no positives (official code: 100 and 5). They still forbid negatives.
         tries: windows drawn for one negative before another picture is taken; after as many pictures it is an error.
         hard: share of negatives drawn near an object, just beyond the limit in place or scale; the rest anywhere.
@@ -174,7 +174,7 @@ class PatchSampler:
         for what, value, options in (
             ("balance", balance, ("class", "uniform")),
             ("padding", padding, ("symmetric", "mean")),
-            ("rules", rules, ("paper",)),
+            ("rules", rules, ("paper", "official")),
         ):
             if value not in options:
                 raise ValueError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
@@ -188,14 +188,25 @@ class PatchSampler:
         labels = self.table.label[self.rows]
         self.by_class = [self.rows[labels == k] for k in np.unique(labels)]
         self.by_image = _rows_by_image(self.table.image, len(dataset))
+        self.official = None
+        if rules == "official":
+            from fairseg_lite.data.official_patches import OfficialRules  # it builds on this file
+
+            classes = self.by_class if balance == "class" else [self.rows]
+            self.official = OfficialRules(self.dataset, spec, classes, jitter=jitter)
 
     def batch(self, step: int) -> PatchBatch:
         """Batch number `step`: positives first."""
-        g = np.random.default_rng((self.seed, step))
-        patches = [self._positive(g) for _ in range(self.positives)] + [self._negative(g) for _ in range(self.negatives)]
-        images, masks, categories = zip(*patches, strict=True)
-        labels = torch.tensor([1.0] * self.positives + [-1.0] * self.negatives)
-        return PatchBatch(normalise(np.stack(images)), torch.from_numpy(np.stack(masks)), labels, torch.tensor(categories))
+        g, count = np.random.default_rng((self.seed, step)), (self.positives, self.negatives)
+        if self.official is not None:
+            images, masks, categories = zip(*self.official.samples(g, step, *count), strict=True)
+            images = torch.stack(images).contiguous(memory_format=torch.channels_last)
+        else:
+            patches = [self._positive(g) for _ in range(count[0])] + [self._negative(g) for _ in range(count[1])]
+            images, masks, categories = zip(*patches, strict=True)
+            images = normalise(np.stack(images))
+        labels = torch.tensor([1.0] * count[0] + [-1.0] * count[1])
+        return PatchBatch(images, torch.from_numpy(np.stack(masks)), labels, torch.tensor(categories))
 
     def _positive(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
         rows = self.by_class[g.integers(len(self.by_class))] if self.balance == "class" else self.rows

@@ -28,8 +28,8 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
     """
     try:
         with Image.open(path) as image:
+            image.load()  # first: a PNG may carry its EXIF behind the pixels
             stored, upright = (image.height, image.width), _upright_size(image)
-            image.load()
             if _orientation(image) > 1 and not (size == stored != upright):
                 image = ImageOps.exif_transpose(image)
             pixels = _rgb(image)
@@ -57,10 +57,8 @@ def probe_image(path: str | Path, size: tuple[int, int] | None = None) -> tuple[
         raise ValueError(f"picture {str(path)!r}: no such file") from None
     except Exception as error:
         raise ValueError(f"picture {str(path)!r} cannot be decoded: {str(error) or type(error).__name__}") from error
-    if not whole:  # cut, or something else follows the picture
+    if not whole or size not in (None, stored, upright):  # cut, something follows the picture, or EXIF comes late
         return load_image(path, size).shape[:2]
-    if size is not None and size not in (stored, upright):
-        raise _wrong_size(path, upright, size)
     return size or upright
 
 
@@ -72,8 +70,11 @@ def _wrong_size(path: str | Path, found: tuple[int, int], size: tuple[int, int])
 
 
 def _orientation(image: Image.Image) -> int:
+    """EXIF orientation as far as it is read; of a TIFF none is left, as Pillow turns it upright itself."""
+    if image.format == "TIFF":
+        return 1
     try:
-        value = image.getexif().get(0x0112, 1)
+        value = Image.Image.getexif(image).get(0x0112, 1)  # a PNG's own getexif would decode, and hide damage
     except Exception:  # damaged EXIF beside a good picture
         return 1
     return value if value in range(1, 9) else 1

@@ -86,7 +86,7 @@ def rle_counts(rle: dict) -> np.ndarray:
     h, w = _rle_size(rle)
     counts = rle.get("counts")
     if isinstance(counts, (str, bytes)):
-        code = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+        code = counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts  # only ASCII is valid
         values = _counts_of(code, h, w)
     elif isinstance(counts, (list, tuple)) and all(type(c) is int for c in counts):
         if any(abs(c) > h * w for c in counts):
@@ -139,8 +139,10 @@ def rle_decode(rle: dict) -> np.ndarray:
 
 def _rle_size(rle: dict) -> tuple[int, int]:
     size = rle.get("size") if isinstance(rle, dict) else None
-    if not (isinstance(size, (list, tuple)) and len(size) == 2 and all(type(s) is int and s >= 0 for s in size)):
-        raise ValueError(f"RLE size is {size!r}; wanted [height, width] in pixels")
+    if not (
+        isinstance(size, (list, tuple)) and len(size) == 2 and all(type(s) is int and 0 <= s < 2**24 for s in size)
+    ):
+        raise ValueError(f"RLE size is {size!r}; wanted [height, width] in pixels, each below 2^24")
     return size[0], size[1]
 
 

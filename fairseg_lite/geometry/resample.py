@@ -36,7 +36,7 @@ def symmetric_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Te
 
 
 def aligned_resize(x: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear with aligned corners: the first and last pixels keep their places, whatever lies between is not averaged.
+    """Bilinear with aligned corners: the first and last pixels keep their places, nothing is averaged.
 
     Args:
         x: (..., H, W) float.
@@ -49,11 +49,13 @@ def aligned_resize(x: Tensor, height: int, width: int) -> Tensor:
         >>> aligned_resize(torch.tensor([[0.0, 1.0]]), 1, 3).tolist()
         [[0.0, 0.5, 1.0]]
 
-    Source: official `SpatialReSamplingEx` (its C code): 1-d places in float32, products of two weights rounded to float32.
-    Lesson: 04.
+    Source: official `SpatialReSamplingEx` (its C code): 1-d places in float32, products of two weights rounded to
+        float32. Lesson: 04.
     """
     if min(*x.shape[-2:], height, width) < 1:
-        raise ValueError(f"cannot resize a picture of {tuple(x.shape[-2:])} px to {height} x {width}; both need a pixel")
+        raise ValueError(
+            f"cannot resize a picture of {tuple(x.shape[-2:])} px to {height} x {width}; both need a pixel"
+        )
 
     def places(n: int, m: int) -> list[tuple[Tensor, Tensor]]:
         step = torch.tensor((n - 1) / (m - 1) if m > 1 else 0.0, dtype=torch.float32)
@@ -68,3 +70,51 @@ def aligned_resize(x: Tensor, height: int, width: int) -> Tensor:
             weight = (wy[:, None] * wx[None]).to(x.dtype).to(x.device)
             out = out + weight * x[..., rows[:, None], cols[None]]
     return out
+
+
+def scale_weights(n: int, m: int) -> Tensor:
+    """How much each of n pixels counts in each of m: the rows of a matrix that scales one axis as Torch7 did.
+
+    Args:
+        n, m: pixels before and after.
+    Returns:
+        (m, n) float32, each row adds up to 1. Larger: linear, corners aligned; smaller: mean over the pixel's area.
+    Raises:
+        ValueError: n or m below 1.
+    Example:
+        >>> scale_weights(3, 2)
+        tensor([[0.6667, 0.3333, 0.0000],
+                [0.0000, 0.3333, 0.6667]])
+
+    Source: Torch7 `image.scale` (its C code), places in float32 as there. Lesson: 04.
+    """
+    if min(n, m) < 1:
+        raise ValueError(f"cannot scale {n} px to {m}; both need a pixel")
+    pixel = torch.arange(n, dtype=torch.float32)
+    if m > n:
+        at = torch.arange(m, dtype=torch.float32) * torch.tensor((n - 1) / (m - 1), dtype=torch.float32)
+        at[-1] = n - 1
+        return (1 - (at[:, None] - pixel).abs()).clamp(min=0)
+    edges = torch.arange(m + 1, dtype=torch.float32) * torch.tensor(n / m, dtype=torch.float32)
+    shared = (torch.minimum(edges[1:, None], pixel + 1) - torch.maximum(edges[:-1, None], pixel)).clamp(min=0)
+    return shared / shared.sum(1, keepdim=True)
+
+
+def image_scale(x: Tensor, height: int, width: int) -> Tensor:
+    """Resize a picture as Torch7's `image.scale` does, each axis by itself.
+
+    Args:
+        x: (..., H, W) float.
+        height, width: of the result, in pixels.
+    Returns:
+        (..., height, width), of the type of x.
+    Raises:
+        ValueError: an empty picture or result.
+    Example:
+        >>> image_scale(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), 1, 2).tolist()
+        [[1.5, 3.5]]
+
+    Source: Torch7 `image.scale`, bilinear; `scale_weights` tells how. Lesson: 04.
+    """
+    rows, cols = (scale_weights(n, m).to(x) for n, m in zip(x.shape[-2:], (height, width), strict=True))
+    return rows @ (x @ cols.mT)

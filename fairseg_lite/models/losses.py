@@ -25,6 +25,28 @@ class DeepMaskLoss(NamedTuple):
     score: Tensor
 
 
+def mask_loss(logits: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
+    """The mask term: log(1 + exp(-m f)) averaged over pixels, then over the positives.
+
+    Args:
+        logits: (B, M, M), upsampled bilinearly to the target's side.
+        masks: (B, T, T) bool, the centred object; ignored where the label is -1.
+        labels: (B,) in {-1, +1}.
+    Returns:
+        A scalar; without a positive 0, and still differentiable.
+    Example:
+        >>> mask_loss(torch.zeros(1, 4, 4), torch.ones(1, 8, 8, dtype=torch.bool), torch.ones(1)).item()
+        0.693...
+
+    Source: DeepMask section 3.3. Lesson: 03.
+    """
+    logits = F.interpolate(logits[:, None], masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    sign = masks.to(logits.dtype) * 2 - 1  # m in {-1, +1}
+    per_patch = F.softplus(-sign * logits).mean(dim=(1, 2))  # (B,)
+    positive = labels > 0  # the gate (1 + y) / 2
+    return (per_patch * positive).sum() / positive.sum().clamp(min=1)
+
+
 def deepmask_loss(
     output: DeepMaskOutput, masks: Tensor, labels: Tensor, *, score_weight: float = 1 / 32, only: str | None = None
 ) -> DeepMaskLoss:
@@ -57,11 +79,7 @@ def deepmask_loss(
         raise ValueError(f"only is {only!r}; choose None, 'mask' or 'score'")
     if logits.dtype in (torch.bfloat16, torch.float16):  # two or three digits are too few for a sum of small terms
         logits, scores = logits.float(), scores.float()
-    positive = labels > 0
-    logits = F.interpolate(logits[:, None], masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    sign = masks.to(logits.dtype) * 2 - 1  # m in {-1, +1}
-    per_patch = F.softplus(-sign * logits).mean(dim=(1, 2))  # (B,)
-    mask = (per_patch * positive).sum() / positive.sum().clamp(min=1)
+    mask = mask_loss(logits, masks, labels)
     score = F.softplus(-labels.to(scores.dtype) * scores).mean()
     total = {None: mask + score_weight * score, "mask": mask, "score": score_weight * score}[only]
     return DeepMaskLoss(total, mask, score)

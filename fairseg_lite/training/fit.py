@@ -37,9 +37,9 @@ class FitConfig:
     optimizer: str = "adamw"  # or "sgd"
     momentum: float = 0.9  # sgd only
     weight_decay: float = 1e-2  # on weights, never on biases and norms
-    schedule: str = "cosine"  # "cosine" to zero, "constant", or "step": times gamma at each milestone
-    milestones: tuple[int, ...] = ()  # steps
-    gamma: float = 0.1
+    schedule: str = "cosine"  # "cosine" to zero, "constant", or "step"
+    milestones: tuple[int, ...] = ()  # steps at which "step" changes the rate
+    factors: tuple[float, ...] = ()  # of lr from each milestone on
     warmup: int = 0  # steps of linear increase from lr / warmup
     clip: float | None = None  # largest gradient norm
     precision: str = "fp32"  # "fp32", "bf16" autocast, or "auto": bf16 where it measures faster
@@ -121,6 +121,8 @@ def fit(
     if config.precision not in ("fp32", "bf16", "auto"):
         raise ValueError(f"precision is {config.precision!r}; choose 'fp32', 'bf16' or 'auto'")
     bf16 = config.precision == "bf16" or (config.precision == "auto" and bf16_is_faster(device))
+    if len(config.milestones) != len(config.factors):
+        raise ValueError(f"{len(config.milestones)} milestones and {len(config.factors)} factors; wanted one for each")
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
@@ -188,7 +190,7 @@ def _set_lr(optimizer: torch.optim.Optimizer, config: FitConfig, step: int) -> f
     if config.schedule == "cosine":
         lr *= 0.5 * (1 + math.cos(math.pi * step / config.steps))
     elif config.schedule == "step":
-        lr *= config.gamma ** sum(step >= m for m in config.milestones)
+        lr *= (1.0, *config.factors)[sum(step >= m for m in config.milestones)]
     elif config.schedule != "constant":
         raise ValueError(f"schedule is {config.schedule!r}; choose 'cosine', 'step' or 'constant'")
     for group in optimizer.param_groups:

@@ -70,7 +70,7 @@ RECIPES: dict[str, Recipe] = {
         alternate=True,
         fit=FitConfig(
             steps=1_200_000, lr=1e-3, optimizer="sgd", weight_decay=5e-4, schedule="step", milestones=(200_000, 480_000),
-            gamma=0.3162, save_every=4000,
+            factors=(0.5, 0.1), save_every=4000,
         ),
     ),
 }  # fmt: skip

@@ -1,0 +1,181 @@
+"""Proposals without learning, to see what learning is worth: windows on a grid, and regions merged by colour.
+
+N proposals, H x W pixels. The second is in the manner of selective search (Uijlings et al. 2013, sections 3.1 and 3.2):
+an over-segmentation (Felzenszwalb and Huttenlocher 2004), then the two most similar neighbours become one, again and
+again, and every region on the way is a proposal. We keep its similarities of colour and size, and one colour space.
+"""
+
+import heapq
+from typing import NamedTuple
+
+import numpy as np
+
+from fairseg_lite.geometry.masks import rle_encode
+
+BINS = 16  # of a region's histogram, for each colour channel
+
+
+class Regions(NamedTuple):
+    """Proposals of one picture, the best first."""
+
+    masks: np.ndarray  # (N, H, W) bool
+    scores: np.ndarray  # (N,) float64
+
+    def to_coco(self, image_id: int) -> list[dict]:
+        """COCO result dicts, as `average_recall` takes them; bbox is xywh in pixels."""
+        results = []
+        for mask, score, rle in zip(self.masks, self.scores, rle_encode(self.masks), strict=True):
+            rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            box = [cols[0], rows[0], cols[-1] + 1 - cols[0], rows[-1] + 1 - rows[0]]
+            same = {"image_id": image_id, "category_id": 1, "score": float(score)}
+            results.append({**same, "segmentation": rle, "bbox": [float(v) for v in box]})
+        return results
+
+
+def sliding_boxes(height: int, width: int, count: int, seed: int = 0) -> Regions:
+    """Windows of a regular pyramid: level by level smaller by sqrt(2), half a window apart, in three shapes.
+
+    Args:
+        height, width: of the picture, in pixels.
+        count: number of windows; fewer come back only when none of 4 px or more is left.
+        seed: order of the windows of one level, so that also a part of a level covers the picture.
+    Returns:
+        Regions, the level of the largest windows first.
+    Raises:
+        ValueError: a size or count below 1.
+    Example:
+        >>> sorted(sliding_boxes(64, 64, 7).masks.sum((1, 2)).tolist())  # one of 64 x 64 px and its halves
+        [2048, 2048, 2048, 2048, 2048, 2048, 4096]
+
+    Source: ours. Lesson: 05.
+    """
+    if min(height, width, count) < 1:
+        raise ValueError(f"picture is {height} x {width} px and count {count}; all must be at least 1")
+    g = np.random.default_rng(seed)
+    windows: list[tuple[slice, slice]] = []
+    side = float(min(height, width))
+    while len(windows) < count and (side >= 4 or not windows):
+        shapes = ((side, side), (side, side / 2), (side / 2, side))
+        level = [(y, x) for h, w in shapes for y in _places(height, h) for x in _places(width, w)]
+        windows += [level[i] for i in g.permutation(len(level))]
+        side /= 2**0.5
+    masks = np.zeros((min(count, len(windows)), height, width), bool)
+    for mask, (y, x) in zip(masks, windows, strict=False):
+        mask[y, x] = True
+    return Regions(masks, np.linspace(1, 0, len(masks), endpoint=False))
+
+
+def _places(length: int, side: float) -> list[slice]:
+    """Windows that cover a length, at most half a window apart."""
+    size = max(1, round(side))
+    number = 1 - (2 * (size - length) // size)
+    return [slice(round(start), round(start) + size) for start in np.linspace(0, length - size, number).tolist()]
+
+
+def segment_proposals(image: np.ndarray, count: int, *, scale: float = 60.0, smallest: int = 20) -> Regions:
+    """Regions of like colour, and what they become as like neighbours merge.
+
+    A region's score is how long it lived, the similarity at which it came minus that at which it went into another,
+    times the root of its size: what came early and then resists is likely an object, and specks are likely none.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        count: number of proposals; fewer come back when there are fewer regions.
+        scale: the larger, the larger the first regions, in units of colour distance times pixels.
+        smallest: pixels of the smallest first region.
+    Returns:
+        Regions, all different, each connected (4 neighbours).
+    Raises:
+        ValueError: no such picture, or a count below 1.
+    Example:
+        >>> image = np.zeros((40, 40, 3), np.uint8)
+        >>> image[10:30, 5:25] = 200, 30, 30
+        >>> sorted(segment_proposals(image, 9).masks.sum((1, 2)).tolist())  # square, ground, both
+        [400, 1200, 1600]
+
+    Source: selective search (Uijlings et al. 2013), with a score of ours. Lesson: 05.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(
+            f"image is {image.dtype} of shape {image.shape}; wanted (H, W, 3) uint8 with at least one pixel"
+        )
+    if count < 1:
+        raise ValueError(f"count is {count}; wanted at least 1 proposal")
+    labels = _oversegment(image, scale, smallest)
+    parts, scores = _merge(labels, image)
+    best = np.argsort(-scores, kind="stable")[:count]
+    masks = np.zeros((len(best), *labels.shape), bool)
+    for mask, i in zip(masks, best, strict=True):
+        chosen = np.zeros(labels.max() + 1, bool)
+        chosen[parts[i]] = True
+        mask[:] = chosen[labels]
+    return Regions(masks, scores[best])
+
+
+def _neighbours(at: np.ndarray) -> np.ndarray:
+    """(2, E): the values of at (H, W) on both sides of every border between two pixels."""
+    return np.stack([np.append(at[:, :-1], at[:-1]), np.append(at[:, 1:], at[1:])])
+
+
+def _oversegment(image: np.ndarray, scale: float, smallest: int) -> np.ndarray:
+    """(H, W) int64 labels 0, 1, ...: pixels join from the most alike on, while their distance is within what both sides
+    allow, which is the largest distance inside so far plus scale / size."""
+    h, w = image.shape[:2]
+    pixels = image.reshape(-1, 3).astype(np.float32)
+    edges = _neighbours(np.arange(h * w).reshape(h, w))
+    distance = np.linalg.norm(pixels[edges[0]] - pixels[edges[1]], axis=1)
+    order = np.argsort(distance, kind="stable")
+    edges, distance = edges[:, order].tolist(), distance[order].tolist()
+    parent, size, allowed = list(range(h * w)), [1] * (h * w), [scale] * (h * w)
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    for tidy in (False, True):  # the second time only what is too small
+        for i, j, d in zip(*edges, distance, strict=True):
+            i, j = root(i), root(j)
+            joins = min(size[i], size[j]) < smallest if tidy else d <= min(allowed[i], allowed[j])
+            if i != j and joins:
+                parent[j] = i
+                size[i] += size[j]
+                allowed[i] = d + scale / size[i]
+    return np.unique([root(i) for i in range(h * w)], return_inverse=True)[1].reshape(h, w)
+
+
+def _merge(labels: np.ndarray, image: np.ndarray) -> tuple[list[list[int]], np.ndarray]:
+    """The labels that every region consists of, first regions first, and the regions' scores."""
+    n = labels.max() + 1
+    parts, size = [[i] for i in range(n)], np.bincount(labels.ravel()).tolist()
+    bins = (labels[..., None] * 3 + np.arange(3)) * BINS + image // (256 // BINS)
+    colours = list(np.bincount(bins.ravel(), minlength=n * 3 * BINS).reshape(n, 3 * BINS))
+    beside: list[set[int]] = [set() for _ in range(n)]
+    for i, j in np.unique(_neighbours(labels), axis=1).T.tolist():
+        if i != j:
+            beside[i].add(j)
+            beside[j].add(i)
+
+    def similarity(i: int, j: int) -> float:  # 0..2: common part of the histograms, and small ones first
+        colour = np.minimum(colours[i] / size[i], colours[j] / size[j]).sum() / 3
+        return float(colour) + 1 - (size[i] + size[j]) / labels.size
+
+    heap = [(-similarity(i, j), i, j) for i in range(n) for j in beside[i] if i < j]
+    heapq.heapify(heap)
+    came, went = [2.0] * n, {}
+    while heap:
+        s, i, j = heapq.heappop(heap)
+        if i in went or j in went:
+            continue
+        went[i] = went[j] = -s
+        new = len(parts)
+        came.append(-s)
+        parts.append(parts[i] + parts[j])
+        size.append(size[i] + size[j])
+        colours.append(colours[i] + colours[j])
+        beside.append((beside[i] | beside[j]) - went.keys())
+        for k in beside[new]:
+            beside[k].add(new)
+            heapq.heappush(heap, (-similarity(k, new), k, new))
+    lived = np.array([s - went.get(i, s) for i, s in enumerate(came)])  # 0 for the whole picture, the last of all
+    return parts, lived * np.sqrt(size)

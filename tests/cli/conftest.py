@@ -1,0 +1,68 @@
+"""A small network and pictures, and commands run in this process."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fairseg_lite.cli import main
+from fairseg_lite.data.coco import write_coco_folder
+from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.models.deepmask import deepmask_tiny
+from fairseg_lite.training.checkpoints import save_model
+
+
+@pytest.fixture
+def cli(capsys):
+    """Run `fairseg-lite WORDS`; gives (exit code, lines on stdout, lines on stderr)."""
+
+    def run(*words: object) -> tuple[int, list[str], list[str]]:
+        capsys.readouterr()
+        try:
+            code = main([str(w) for w in words])
+        except SystemExit as stop:  # argparse: --help, or an unknown option
+            code = stop.code
+        said = capsys.readouterr()
+        return code, said.out.splitlines(), said.err.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def refused(cli):
+    """Run a command that has to end with code 2 and one line; gives the line."""
+
+    def run(*words: object) -> str:
+        code, _, err = cli(*words)
+        assert code == 2
+        assert len(err) == 1, err
+        return err[0]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory):
+    """A checkpoint of `deepmask_tiny` with random weights."""
+    path = tmp_path_factory.mktemp("network") / "tiny.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_model(path, deepmask_tiny(), name="deepmask_tiny")
+    return path
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """A COCO-format folder of two scenes; read only."""
+    folder = tmp_path_factory.mktemp("scenes") / "scenes"
+    write_coco_folder(ShapesDataset(2, seed=1), folder, progress=False)
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A JPEG of 90 x 70 px."""
+    path = tmp_path / "in" / "photo.jpg"
+    path.parent.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(path)
+    return path

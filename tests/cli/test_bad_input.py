@@ -1,0 +1,229 @@
+"""Bad input ends with exit code 2 and one line that names the thing and the fault; nothing is left behind."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from fairseg_lite.cli import main
+from fairseg_lite.data.download import COCO
+from fairseg_lite.training import checkpoints
+from fairseg_lite.training.checkpoints import save_tensors
+
+QUICK = ("--steps", 2, "--batch", 4)
+
+
+@pytest.fixture
+def folder(scenes, tmp_path):
+    """A copy of the two scenes, to be damaged."""
+    return shutil.copytree(scenes, tmp_path / "folder")
+
+
+def edit(folder, change):
+    """Change the annotations of a folder."""
+    path = folder / "instances.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# pictures
+
+
+@pytest.mark.parametrize("content, said", [
+    (b"", "cannot be decoded"),
+    (b"\xff\xd8\xff\xe0 no JPEG follows", "cannot be decoded"),
+    (b"<svg></svg>", "cannot be decoded"),
+], ids=["empty", "corrupt", "another format"])  # fmt: skip
+def test_a_file_that_is_no_picture(refused, network, tmp_path, content, said):
+    (tmp_path / "bad.jpg").write_bytes(content)
+    for words in (("propose", tmp_path / "bad.jpg"), ("demo", tmp_path / "bad.jpg")):
+        line = refused(*words, "-o", tmp_path / "o", "--model", network)
+        assert said in line
+        assert "bad.jpg" in line
+    assert list((tmp_path / "o").iterdir()) == []
+
+
+def test_a_jpeg_that_was_cut(refused, network, photo, tmp_path):
+    photo.write_bytes(photo.read_bytes()[:-900])
+    assert "truncated" in refused("propose", photo, "-o", tmp_path / "o", "--model", network)
+
+
+def test_a_picture_or_folder_that_is_not_there(refused, network, tmp_path):
+    assert "no such file or folder" in refused("propose", tmp_path / "x.jpg", "-o", tmp_path, "--model", network)
+    (tmp_path / "empty").mkdir()
+    assert "holds no picture" in refused("propose", tmp_path / "empty", "-o", tmp_path / "o", "--model", network)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("option, said", [
+    (("--nms", 1.5), "nms is 1.5; it must be from 0 to 1"),
+    (("--nms", "nan"), "nms is nan"),
+    (("--zoom", -1), "zoom is -1"),
+    (("--threshold", 0), "threshold is 0.0"),
+    (("--threshold", "nan"), "threshold is nan"),
+    (("--max-side", 3), "max_side is 3"),
+    (("--draw", -1), "--draw is -1"),
+    (("--device", "toaster"), "device 'toaster' is not to be had here"),
+])  # fmt: skip
+def test_options_outside_their_range(refused, network, photo, tmp_path, option, said):
+    assert said in refused("propose", photo, "-o", tmp_path / "o", "--model", network, *option)
+    assert not (tmp_path / "o" / "proposals.json").exists()
+
+
+# output
+
+
+def places(tmp_path):
+    """Folders that cannot be made: below a file, and in a read-only folder (root may write there, so not for root)."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "locked").mkdir(mode=0o555)
+    locked = [] if os.access(tmp_path / "locked", os.W_OK) else [tmp_path / "locked" / "o"]
+    return [tmp_path / "file" / "o", *locked]
+
+
+def test_output_that_cannot_be_written_is_found_before_any_work(refused, network, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "load_model", lambda *a, **k: pytest.fail("work was done first"))
+    for place in places(tmp_path):
+        for words in (
+            ("propose", photo, "-o", place),
+            ("demo", "-o", place),
+            ("train", "deepmask", "shapes:9", "-o", place, *QUICK),
+            ("evaluate", network, "shapes:1", "-o", place / "r.json"),
+            ("bench", "--quick", "--json", place / "b.json"),
+            ("data", "shapes", place, "-n", 1),
+            ("data", "coco", place, "--subset", 1),
+        ):
+            line = refused(*words)
+            assert "cannot write to folder" in line, words
+            assert str(place.parent) in line
+
+
+# checkpoints
+
+
+def test_checkpoints_that_do_not_do(refused, network, photo, tmp_path):
+    def said(path):
+        shown = [refused("propose", photo, "-o", tmp_path / "o", "--model", path)]
+        shown.append(refused("evaluate", path, "shapes:1"))
+        assert shown[0] == shown[1]
+        assert str(path) in shown[0]
+        return shown[0]
+
+    assert "no such file" in said(tmp_path / "none.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(network.read_bytes()[:-1000])
+    assert "truncated" in said(tmp_path / "cut.safetensors")
+    (tmp_path / "text.safetensors").write_text("weights")
+    assert "truncated or no safetensors file" in said(tmp_path / "text.safetensors")
+    linear = nn.Linear(2, 2).state_dict()
+    save_tensors(tmp_path / "linear.safetensors", linear, {"model": "deepmask_tiny"})
+    assert "does not fit this DeepMask" in said(tmp_path / "linear.safetensors")
+    save_tensors(tmp_path / "other.safetensors", linear, {"model": "sharpmask_of_the_future"})
+    assert "'sharpmask_of_the_future'" in said(tmp_path / "other.safetensors")
+
+
+def test_trunk_weights_that_do_not_do(refused, scenes, tmp_path):
+    (tmp_path / "cut.safetensors").write_bytes(b"\x08")
+    save_tensors(tmp_path / "linear.safetensors", nn.Linear(2, 2).state_dict(), {})
+    start = ("train", "deepmask", scenes, "-o", tmp_path / "r", *QUICK, "--recipe", "photos", "--trunk-weights")
+    for name in ("none.safetensors", "cut.safetensors", "linear.safetensors"):
+        assert name in refused(*start, tmp_path / name)
+    assert "NoSuchWeights" in refused(*start, "NoSuchWeights")
+    assert "has no ImageNet weights" in refused(*start, tmp_path / "cut.safetensors", "--model", "deepmask_tiny")
+    assert "belongs to deepmask_resnet50" in refused(
+        "train", "deepmask", scenes, "-o", tmp_path / "r", "--stride-in-1x1"
+    )
+
+
+def test_a_run_is_neither_overwritten_nor_mixed(refused, tmp_path):
+    words = ("train", "deepmask", "shapes:9", "-o", tmp_path / "r", *QUICK)
+    assert main([str(w) for w in words]) == 0
+    assert "holds a run already" in refused(*words)
+    (tmp_path / "r/state.json").write_text('{"fit": {"speed": 1}}')
+    line = refused(*words, "--resume")
+    assert "state.json" in line
+    assert "without --resume" in line
+
+
+# data sets
+
+
+def test_data_sets_without_anything_to_learn_from(refused, network, folder, tmp_path):
+    def said(change):
+        edit(folder, change)
+        shown = [
+            refused("train", "deepmask", folder, "-o", tmp_path / "r", *QUICK),
+            refused("evaluate", network, folder),
+        ]
+        assert not (tmp_path / "r/state.safetensors").exists()
+        return shown
+
+    def all_crowds(content):
+        for a in content["annotations"]:
+            a["iscrowd"] = 1
+
+    train, evaluate = said(all_crowds)
+    assert "7 are crowds" in train
+    assert "no object that could be found (7 crowds)" in evaluate
+    train, evaluate = said(lambda content: content.update(annotations=[]))
+    assert "no object to learn from" in train
+    assert "no object that could be found" in evaluate
+    for line in said(lambda content: content.update(images=[], annotations=[])):
+        assert "no picture" in line
+
+
+def test_data_sets_that_are_not_there_or_damaged(refused, cli, network, folder, tmp_path):
+    assert "no such folder" in refused("data", "check", tmp_path / "none")
+    assert "no annotation file" in refused("data", "check", folder / "images")
+    assert "write shapes or shapes:N" in refused("evaluate", network, "shapes:few")
+    next((folder / "images").iterdir()).write_bytes(b"\xff\xd8")
+    train = ("train", "deepmask", folder, "-o", tmp_path / "r", *QUICK)
+    assert "cannot be decoded" in refused(*train)
+    assert cli(*train, "--skip-faults")[0] == 0
+    (folder / "instances.json").write_text("[")
+    assert "instances.json" in refused(*train, "--resume")
+
+
+def test_numbers_that_make_no_sense(refused, tmp_path):
+    start = ("train", "deepmask", "shapes:9", "-o", tmp_path / "r", *QUICK)
+    assert "--lr is -1.0; it must be above 0" in refused(*start, "--lr", -1)
+    assert "--lr is nan" in refused(*start, "--lr", "nan")
+    assert "--workers is -1" in refused(*start, "--workers", -1)
+    assert "size is '640'; write it as 640x480" in refused("bench", "--quick", "--size", 640)
+    assert "there are 500" in refused("demo", "--scene", 500, "-o", tmp_path / "d")
+
+
+def test_a_server_that_cannot_be_reached(refused, tmp_path):
+    line = refused("data", "coco", tmp_path / "c", "--subset", 1, "--mirror", "ftp://nowhere.invalid")
+    assert "ftp://nowhere.invalid" in line
+    assert COCO.startswith("http")
+
+
+# machines that refuse
+
+
+def test_too_little_memory_says_what_to_do(refused, network, photo, tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40 GiB.\nSee documentation")
+
+    monkeypatch.setattr("fairseg_lite.inference.proposals.propose", refuse)
+    assert "use a smaller picture" in refused("propose", photo, "-o", tmp_path, "--model", network)
+
+
+def test_a_fault_of_ours_is_not_hidden(cli, network, photo, tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr("fairseg_lite.inference.proposals.propose", fail)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        cli("propose", photo, "-o", tmp_path, "--model", network)
+
+
+def test_debug_shows_the_traceback_besides(cli, tmp_path):
+    code, _, err = cli("propose", tmp_path / "x.jpg", "-o", tmp_path, "--debug")
+    assert code == 2
+    assert err[0].startswith("Traceback")
+    assert err[-1].startswith("fairseg-lite: picture")

@@ -1,0 +1,157 @@
+"""`train`, `evaluate`, `data` and `bench`, each on the smallest thing that is still real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fairseg_lite.cli import build_parser
+from fairseg_lite.cli.train import recipe_of
+from fairseg_lite.models import deepmask
+from fairseg_lite.models.deepmask import deepmask_tiny
+from fairseg_lite.training import recipes
+from fairseg_lite.training.checkpoints import load_model, load_tensors
+from fairseg_lite.training.recipes import RECIPES
+
+QUICK = ("--steps", 2, "--batch", 4)
+
+
+def steps(out):
+    return [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_train_on_shapes_writes_a_network_that_propose_and_evaluate_take(cli, tmp_path):
+    out = tmp_path / "run"
+    code, said, _ = cli("train", "deepmask", "shapes:20", "--out", out, *QUICK, "--valid", "shapes:1", "--seed", 3)
+    assert code == 0
+    assert {"model.safetensors", "state.safetensors", "log.jsonl", "valid.json"} <= {p.name for p in out.iterdir()}
+    assert load_model(out / "model.safetensors").header["recipe"]["fit"]["seed"] == 3
+    numbers = json.loads((out / "valid.json").read_text())["patches"]
+    assert f"mean IoU {numbers['mean_iou']:.3f}" in said[-1]
+    code, said, _ = cli(
+        "evaluate", out / "model.safetensors", "shapes:2", "--limit", 1, "--top-k", 20, "-o", tmp_path / "r.json"
+    )
+    assert code == 0
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["pictures"], result["of"]) == (1, 2)
+    assert 0 <= result["recall"]["segm"]["ar"]["10"] <= 1
+    assert f"mean IoU {result['patches']['mean_iou']:.3f}" in said[0]
+
+
+def test_data_makes_a_folder_that_check_and_train_take(cli, refused, tmp_path):
+    code, said, _ = cli("data", "shapes", tmp_path / "s", "-n", 2, "--seed", 5)
+    assert code == 0
+    assert "2 scenes" in said[0]
+    assert cli("data", "check", tmp_path / "s")[0] == 0
+    assert cli("train", "deepmask", tmp_path / "s", "-o", tmp_path / "r", *QUICK)[0] == 0
+    assert "holds a data set already" in refused("data", "shapes", tmp_path / "s", "-n", 2)
+    next((tmp_path / "s/images").iterdir()).write_bytes(b"gone bad")
+    code, said, _ = cli("data", "check", tmp_path / "s")
+    assert code == 2
+    assert "1 faults:" in "\n".join(said)
+
+
+def recipe(*words):
+    return recipe_of(build_parser().parse_args(["train", "deepmask", "shapes", "--out", "nowhere", *map(str, words)]))[
+        0
+    ]
+
+
+def test_the_command_line_changes_its_own_numbers_only():
+    assert recipe() == RECIPES["shapes"]
+    changed = asdict(recipe("--batch", 8, "--lr", 0.5, "--steps", 50))
+    assert (changed.pop("positives"), changed.pop("negatives")) == (6, 2), "the share of the recipe"
+    assert (changed["fit"]["lr"], changed["fit"]["steps"], changed["fit"]["warmup"]) == (0.5, 50, 5)
+    same = asdict(RECIPES["shapes"])
+    assert all(changed[k] == same[k] for k in changed if k != "fit")
+
+
+def test_stages_are_frozen_only_where_the_trunk_has_learnt_something():
+    assert recipe("--recipe", "photos", "--trunk-weights", "W").freeze == RECIPES["photos"].freeze > 0
+    assert recipe("--recipe", "photos").freeze == 0
+    assert recipe("--recipe", "photos", "--model", "deepmask_tiny", "--trunk-weights", "W").freeze == 0
+
+
+def test_photos_recipe_takes_trunk_weights_from_a_file(cli, scenes, tmp_path, monkeypatch):
+    built = []
+
+    def small_resnet(**options):
+        built.append(options)
+        return deepmask_tiny()
+
+    for module in (deepmask, recipes):
+        monkeypatch.setitem(module.MODELS, "deepmask_resnet50", small_resnet)
+    save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "trunk.safetensors")
+    options = (
+        "--recipe",
+        "photos",
+        "--trunk-weights",
+        tmp_path / "trunk.safetensors",
+        "--stride-in-1x1",
+        "--precision",
+        "fp32",
+    )
+    code, *_ = cli("train", "deepmask", scenes, "-o", tmp_path / "r", *options, *QUICK)
+    assert code == 0
+    assert built == [{"stride_in_1x1": True, "trunk_weights": str(tmp_path / "trunk.safetensors")}]
+    built.clear()
+    header = load_tensors(tmp_path / "r/model.safetensors")[1]
+    assert header["kwargs"] == {"stride_in_1x1": True}
+    code, *_ = cli("train", "deepmask", scenes, "-o", tmp_path / "r", "--steps", 3, "--resume")
+    assert code == 0
+    assert built == [{"stride_in_1x1": True}], "resumed: the same network, its weights from the run"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals differ on Windows")
+def test_ctrl_c_keeps_the_step_and_resume_goes_on_with_the_runs_own_numbers(cli, tmp_path):
+    out, words = tmp_path / "run", ("train", "deepmask", "shapes:20", "--out", tmp_path / "run", "--batch", 4)
+    command = [
+        sys.executable,
+        "-m",
+        "fairseg_lite.cli",
+        *map(str, words),
+        "--steps",
+        "5000",
+        "--lr",
+        "0.004",
+        "--threads",
+        "1",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not (out / "log.jsonl").exists():
+        assert process.poll() is None and time.monotonic() < end, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    kept = load_tensors(out / "state.safetensors")[1]
+    assert f"stopped; step {kept['step']} is kept" in err.splitlines()[-1]
+    assert 10 <= kept["step"] == steps(out)[-1] < 5000
+    assert not (out / "model.safetensors").exists()
+    last = kept["step"] + 3
+    assert cli("train", "deepmask", "shapes:20", "--out", out, "--resume", "--steps", last)[0] == 0
+    assert steps(out)[-1] == last
+    resumed = load_tensors(out / "state.safetensors")[1]
+    assert resumed["fit"] == {**kept["fit"], "steps": last}
+    assert resumed["recipe"]["positives"] == 3
+    assert (out / "model.safetensors").exists()
+
+
+def test_bench_prints_every_stage_against_the_ceiling(cli, tmp_path):
+    code, said, _ = cli("bench", "--quick", "--dtype", "fp32", "--json", tmp_path / "b.json")
+    assert code == 0
+    table = "\n".join(said)
+    for word in ("trunk", "masks", "paste", "total", "of ceiling", "steps/s", "patches/s", "peak memory"):
+        assert word in table, word
+    result = json.loads((tmp_path / "b.json").read_text())
+    assert result["settings"]["model"] == "deepmask_tiny"
+    assert set(result["dtypes"]) == {"fp32"}

@@ -1,0 +1,407 @@
+"""Average recall against a loop that matches by hand, on made and on random cases; and what it must refuse."""
+
+import copy
+import json
+import re
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.cocoeval import COCOeval
+
+from fairseg_lite.data.coco import CocoDataset, to_coco
+from fairseg_lite.data.scenes import Scene, Subset, tabulate
+from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.evaluation import recall as module
+from fairseg_lite.evaluation.recall import RecallReport, average_recall
+from fairseg_lite.geometry.masks import rle_decode, rle_encode
+
+THRESHOLDS = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
+
+
+class Scenes:
+    """A dataset of scenes made by hand; two categories, the first with a high id."""
+
+    categories, category_ids = ("thing", "other"), (90, 7)
+
+    def __init__(self, *pictures, crowd=None):
+        self.scenes = [scene(i, masks, (crowd or {}).get(i, ())) for i, masks in enumerate(pictures)]
+        self.instances = tabulate(self.scenes)
+
+    def __len__(self):
+        return len(self.scenes)
+
+    def __getitem__(self, index):
+        return self.scenes[index]
+
+
+def scene(i, masks, crowd):
+    masks, n = np.asarray(masks, bool), len(masks)
+    flags = np.isin(np.arange(n), crowd)
+    ids = np.arange(n) + 10 * i  # the first is 0, which COCOeval reads as "not matched"
+    return Scene(np.zeros((*masks.shape[1:], 3), np.uint8), masks, np.arange(n) % 2, flags, i + 5, f"{i}.png", ids)
+
+
+def rectangle(x, y, w, h, size=(40, 60)):
+    mask = np.zeros(size, bool)
+    mask[y : y + h, x : x + w] = True
+    return mask
+
+
+def result(image_id, mask, score):
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = [cols[0], rows[0], cols[-1] + 1 - cols[0], rows[-1] + 1 - rows[0]] if len(rows) else [0, 0, 0, 0]
+    return {"image_id": image_id, "category_id": 90, "segmentation": rle_encode(mask), "bbox": box, "score": score}
+
+
+def perfect(dataset, without=()):
+    truth = to_coco(dataset)["annotations"]
+    return [{**a, "score": 1.0} for i, a in enumerate(truth) if i not in without and not a["iscrowd"]]
+
+
+def overlaps(truth, crowd, proposals):
+    """IoU of truths with proposals; with a crowd, the share of the proposal that lies on it."""
+    table = np.zeros((len(truth), len(proposals)))
+    for i, t in enumerate(truth):
+        for j, p in enumerate(proposals):
+            total = p.sum() if crowd[i] else (t | p).sum()
+            table[i, j] = (t & p).sum() / total if total else 0
+    return table
+
+
+def recall_by_hand(pictures, threshold, limit):
+    """Share of objects found.
+
+    pictures: one (overlaps of truths with proposals in order of score, which truths are ignored, which are crowds).
+    Every proposal takes the best truth that is still free; only when it can have none, one that is ignored, where it
+    does neither good nor harm.
+    """
+    found = objects = 0
+    for table, ignored, crowd in pictures:
+        objects += sum(not i for i in ignored)
+        free = [True] * len(ignored)
+        for j in range(min(limit, table.shape[1])):
+            for kind in (False, True):
+                able = [i for i in range(len(ignored)) if ignored[i] == kind and free[i] and table[i, j] >= threshold]
+                if able:
+                    best = max(reversed(able), key=lambda i: table[i, j])  # of equals the last, as COCOeval
+                    free[best] = bool(crowd[best])  # a crowd holds any number
+                    found += not kind
+                    break
+    return found / objects if objects else None
+
+
+def check_by_hand(dataset, results, limits, iou_type="segm"):
+    """Every number of the report equals the loop's."""
+    report = average_recall(dataset, results, iou_type=iou_type, limits=limits)
+    tables = []
+    for i in range(len(dataset)):
+        s = dataset[i]
+        mine = sorted((r for r in results if r["image_id"] == s.image_id), key=lambda r: -r["score"])  # stable
+        proposals = [rle_decode(r["segmentation"]) for r in mine]
+        truths = list(s.masks)
+        if iou_type == "bbox":  # as pictures of the boxes
+            shape = s.image.shape[:2]
+            proposals = [rectangle(*map(int, r["bbox"]), size=shape) for r in mine]
+            truths = [rectangle(*map(int, (x1, y1, x2 - x1, y2 - y1)), size=shape) for x1, y1, x2, y2 in s.boxes]
+        tables.append((overlaps(truths, s.crowd, proposals).reshape(len(truths), len(mine)), s.crowd, s.areas))
+
+    def by_hand(threshold, limit, low, high):
+        pictures = [(t, crowd | (areas < low) | (areas > high), crowd) for t, crowd, areas in tables]
+        return recall_by_hand(pictures, threshold, limit)
+
+    def mean(values):
+        return None if None in values else pytest.approx(np.mean(values), abs=1e-12)
+
+    assert report.iou_type == iou_type and report.pictures == len(dataset)
+    assert report.instances == sum(int((~crowd).sum()) for _, crowd, _ in tables)
+    for k in limits:
+        whole = [by_hand(t, k, 0, 1e10) for t in THRESHOLDS]
+        assert list(report.by_threshold[k]) == THRESHOLDS
+        assert list(report.by_threshold[k].values()) == pytest.approx(whole, abs=1e-12)
+        assert report.ar[k] == mean(whole)
+        for name, (low, high) in SIZES.items():
+            assert report.by_area[k][name] == mean([by_hand(t, k, low, high) for t in THRESHOLDS]), (k, name)
+    return report
+
+
+A, B = rectangle(2, 2, 20, 10), rectangle(30, 20, 20, 15)
+
+
+def test_perfect_proposals_find_all_and_a_missing_one_costs_its_share():
+    data = ShapesDataset(4, seed=1)
+    n = len(perfect(data))
+    for kind in ("segm", "bbox"):
+        assert average_recall(data, perfect(data), iou_type=kind).ar == {10: 1.0, 100: 1.0, 1000: 1.0}
+        short = average_recall(data, perfect(data, without=[3]), iou_type=kind)
+        assert short.ar[100] == pytest.approx((n - 1) / n) and short.instances == n
+
+
+def test_iou_decides_at_each_threshold():
+    # 14 of 20 columns: IoU .7 exactly, found up to the threshold .70
+    report = check_by_hand(Scenes([A]), [result(5, rectangle(2, 2, 14, 10), 0.3)], (10, 100))
+    assert report.ar[10] == 0.5 and report.by_threshold[10] == {t: float(t <= 0.7) for t in THRESHOLDS}
+
+
+def test_the_limit_counts_in_order_of_score():
+    results = [result(5, B, 0.1), result(5, A, 0.2), result(5, rectangle(0, 30, 5, 5), 0.9)]
+    report = check_by_hand(Scenes([A, B]), results, (1, 2, 3, 500))
+    assert report.ar == {1: 0.0, 2: 0.5, 3: 1.0, 500: 1.0}
+
+
+def test_a_thousand_are_a_thousand():
+    results = [result(5, A, 0.0)] + [result(5, rectangle(0, 30, 5, 5), 0.5)] * 150
+    report = average_recall(Scenes([A]), results, limits=(1000, 10, 150, 151, 10))
+    assert list(report.ar.items()) == [(10, 0.0), (150, 0.0), (151, 1.0), (1000, 1.0)]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_equal_scores_the_earlier_comes_first_whatever_its_category(first):
+    pair = [result(5, A, 0.5), result(5, rectangle(0, 30, 5, 5), 0.5)]
+    pair[first]["category_id"], pair[1 - first]["category_id"] = 7, 12345  # the second is no category of the data
+    report = check_by_hand(Scenes([A]), pair if first == 0 else pair[::-1], (1, 2))
+    assert report.ar == {1: float(first == 0), 2: 1.0}
+
+
+def test_two_proposals_on_one_object_find_one():
+    report = check_by_hand(Scenes([A, B]), [result(5, A, 0.9), result(5, A, 0.8)], (10,))
+    assert report.ar[10] == 0.5
+
+
+def test_a_proposal_takes_the_best_object_not_the_first():
+    wide, narrow = rectangle(0, 0, 20, 10), rectangle(0, 0, 16, 10)
+    report = check_by_hand(Scenes([wide, narrow]), [result(5, narrow, 0.9), result(5, wide, 0.8)], (1, 2))
+    assert report.ar == {1: 0.5, 2: 1.0}
+
+
+def test_crowds_are_neither_found_nor_missed():
+    crowd = rectangle(0, 0, 60, 18)
+    data = Scenes([B, crowd], crowd={0: [1]})
+    on_crowd = [result(5, rectangle(x, 0, 8, 8), 0.9) for x in (0, 10, 20)]
+    assert check_by_hand(data, on_crowd, (10,)).ar[10] == 0.0
+    report = check_by_hand(data, [*on_crowd, result(5, B, 0.1)], (2, 10))
+    assert report.ar == {2: 0.0, 10: 1.0} and report.instances == 1  # what lies on a crowd still takes a place
+
+
+def test_pictures_count_by_their_objects_and_empty_ones_not():
+    empty = np.zeros((0, 40, 60), bool)
+    data = Scenes([A, B], empty, [A], empty)
+    found = [result(5, A, 0.1), result(5, B, 0.2), result(6, A, 0.3)]  # the last on a picture without an object
+    report = check_by_hand(data, found, (10,))
+    assert report.ar[10] == pytest.approx(2 / 3) and (report.pictures, report.instances) == (4, 3)
+
+
+def test_sizes():
+    size = (120, 200)
+    small, medium, large = (rectangle(0, 0, w, h, size) for w, h in ((5, 5), (40, 40), (100, 100)))
+    report = check_by_hand(Scenes([small, medium], [large]), [result(5, small, 1), result(6, large, 1)], (10, 100))
+    assert report.by_area[100] == {"small": 1.0, "medium": 0.0, "large": 1.0}
+    assert report.area_instances == {"small": 1, "medium": 1, "large": 1}
+    border = check_by_hand(Scenes([rectangle(0, 0, 32, 32, size)]), [], (100,))
+    assert border.area_instances == {"small": 1, "medium": 1, "large": 0}
+    assert border.by_area[100]["large"] is None
+
+
+def test_no_result_finds_nothing():
+    for kind in ("segm", "bbox"):
+        report = average_recall(Scenes([A, B]), [], iou_type=kind)
+        assert report.ar == {10: 0.0, 100: 0.0, 1000: 0.0} and report.instances == 2
+
+
+@st.composite
+def cases(draw):
+    """Small pictures of rectangles; proposals are near truths or anywhere, scores are often equal."""
+    side = st.integers(1, 50)
+
+    def box():
+        return rectangle(draw(st.integers(0, 40)), draw(st.integers(0, 40)), draw(side), draw(side), size=(48, 48))
+
+    pictures, crowds, results = [], {}, []
+    for i in range(draw(st.integers(1, 3))):
+        masks = [box() for _ in range(draw(st.integers(int(i == 0), 4)))]
+        pictures.append(np.array(masks, bool).reshape(-1, 48, 48))
+        crowds[i] = [k for k in range(int(i == 0), len(masks)) if draw(st.integers(0, 3)) == 0]
+        for _ in range(draw(st.integers(0, 7))):
+            mask = box()
+            if masks and draw(st.booleans()):
+                near = masks[draw(st.integers(0, len(masks) - 1))]
+                mask = np.roll(near, (draw(st.integers(-3, 3)), draw(st.integers(-3, 3))), (0, 1))
+            results.append(result(i + 5, mask, draw(st.integers(0, 3)) / 3))
+    return Scenes(*pictures, crowd=crowds), draw(st.permutations(results))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(cases(), st.sampled_from(["segm", "bbox"]))
+def test_random_cases_agree_with_the_hand(case, kind):
+    check_by_hand(*case, limits=(1, 3, 100), iou_type=kind)
+
+
+def jittered(scene, g, count):
+    """Truth moved by up to a tenth of its size, and some of it in half."""
+    results = []
+    for _ in range(count):
+        mask = scene.masks[g.integers(len(scene.masks))]
+        reach = max(2, round(mask.sum() ** 0.5 / 10))
+        moved = np.roll(mask, g.integers(-reach, reach + 1, 2), (0, 1))
+        if g.random() < 0.2:
+            moved = moved & (g.random(moved.shape) < 0.5)
+        results.append(result(scene.image_id, moved, float(g.random())))
+    return results
+
+
+def test_photographs_agree_with_cocoeval_and_with_the_hand(shared):
+    data = CocoDataset(shared / "data" / "coco228", on_fault="skip")
+    table, most = data.instances, 250_000  # pixels of picture, so that the loop stays quick
+    with_crowd = set(table.image[table.crowd].tolist())
+    fits = [i for i, p in enumerate(data.pictures) if p.height * p.width <= most and 2 <= len(p.annotations) <= 9]
+    some = Subset(data, [i for i in fits if i in with_crowd][:1] + [i for i in fits if i not in with_crowd][:3])
+    g = np.random.default_rng(0)
+    results = [r for i in range(len(some)) for r in jittered(some[i], g, 25)]
+    for kind in ("segm", "bbox"):
+        report = check_by_hand(some, results, (5, 10, 100), kind)
+        assert 0 < report.ar[5] < report.ar[100] < 1
+        assert report.ar == pytest.approx(cocoeval(to_coco(some), results, kind, [5, 10, 100]))
+
+
+def cocoeval(truth, results, kind, limits):
+    """pycocotools used as its authors do, with accumulate()."""
+    truth, results = copy.deepcopy(truth), copy.deepcopy(results)
+    for i, a in enumerate(truth["annotations"]):
+        a.update(id=i + 1, category_id=1)
+    gt = module.COCO()
+    gt.dataset = {**truth, "categories": [{"id": 1}]}
+    gt.createIndex()
+    judge = COCOeval(gt, gt.loadRes([{**r, "category_id": 1} for r in results]), kind)
+    judge.params.useCats, judge.params.maxDets = 0, limits
+    judge.evaluate()
+    judge.accumulate()
+    return {k: judge.eval["recall"][:, 0, 0, m].mean() for m, k in enumerate(limits)}
+
+
+def test_a_ready_dict_does_as_well_and_nothing_is_changed():
+    data, g = ShapesDataset(3), np.random.default_rng(1)
+    truth = to_coco(data)
+    results = [r for i in range(3) for r in jittered(data[i], g, 12)]
+    before = json.dumps(truth), copy.deepcopy(results)
+    for kind in ("segm", "bbox"):
+        first, again = (average_recall(t, results, iou_type=kind) for t in (data, truth))
+        assert first == again == average_recall(truth, results[::1], iou_type=kind, progress=True)
+        assert first.ar == pytest.approx(cocoeval(truth, results, kind, [10, 100, 1000]))
+    assert (json.dumps(truth), results) == before
+
+
+def test_polygons_and_uncompressed_rle_in_a_dict():
+    truth = to_coco(Scenes([A, B]))
+    truth["annotations"][0]["segmentation"] = [[2, 2, 22, 2, 22, 12, 2, 12]]
+    truth["annotations"][1]["segmentation"] = uncompressed(B)
+    found = [result(5, A, 0.5), {**result(5, B, 0.4), "segmentation": uncompressed(B)}]
+    assert average_recall(truth, found).ar[10] == 1.0
+
+
+def uncompressed(mask):
+    flat = mask.T.ravel()
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [not flat[-1]]])))
+    return {"size": list(mask.shape), "counts": np.diff(np.concatenate([[0], edges])).tolist()}
+
+
+def test_the_report_is_read_by_people_and_by_json(capsys):
+    report = average_recall(Scenes([A, B]), [result(5, A, 0.5)])
+    assert capsys.readouterr().out == ""  # pycocotools is silent
+    assert str(report).startswith("2 instances: AR@10 0.500, AR@100 0.500, AR@1000 0.500, ")
+    assert "0.500 / - / - @100" in str(report) and "0.500 / - / - @1000" in str(report) and "\n" not in str(report)
+    back = json.loads(json.dumps(asdict(report)))
+    assert back["ar"]["100"] == 0.5 and back["by_area"]["100"] == {"small": 0.5, "medium": None, "large": None}
+    assert back["by_threshold"]["10"]["0.75"] == 0.5
+    with pytest.raises(AttributeError):
+        report.ar = {}
+    assert isinstance(report, RecallReport)
+
+
+GOOD = result(5, A, 0.5)
+DAMAGED = {**GOOD["segmentation"], "counts": GOOD["segmentation"]["counts"][:-1]}
+
+
+@pytest.mark.parametrize(
+    "kind, change, says",
+    [
+        ("segm", {"image_id": 77}, "result 1 is of picture 77, which is not one of the 1 here"),
+        ("segm", {"image_id": None}, "result 1 is of picture None"),
+        ("segm", {"segmentation": None}, "result 1 (picture 5) has no 'segmentation'"),
+        ("bbox", {"bbox": None}, "result 1 (picture 5) has no 'bbox'"),
+        ("segm", {"score": float("nan")}, "score nan"),
+        ("bbox", {"score": float("inf")}, "score inf"),
+        ("segm", {"score": None}, "score None"),
+        ("segm", {"score": "0.5"}, "score '0.5'"),
+        ("segm", {"segmentation": rle_encode(A.T)}, "a mask of 60 x 40 px in a picture of 40 x 60"),
+        ("segm", {"segmentation": DAMAGED}, "result 1 (picture 5): RLE counts"),
+        ("segm", {"segmentation": {"counts": "1"}}, "RLE size is None"),
+        ("bbox", {"bbox": [1, 2, 3]}, "bbox [1, 2, 3]"),
+        ("bbox", {"bbox": [1, 2, -3, 4]}, "no size below 0"),
+        ("bbox", {"bbox": [1, 2, float("nan"), 4]}, "bbox [1, 2, nan, 4]"),
+    ],
+)
+def test_a_result_that_cannot_be_judged(kind, change, says):
+    data = Scenes([A])
+    assert average_recall(data, [GOOD, GOOD], iou_type=kind).ar[10] == 1.0
+    with pytest.raises(ValueError, match=re.escape(says)):
+        average_recall(data, [GOOD, {**GOOD, **change}], iou_type=kind)
+
+
+def test_only_what_is_compared_is_asked_for():
+    mask = {k: v for k, v in GOOD.items() if k != "bbox"}
+    box = {k: v for k, v in GOOD.items() if k != "segmentation"}
+    assert average_recall(Scenes([A]), [mask], iou_type="segm").ar[10] == 1.0
+    assert average_recall(Scenes([A]), [box], iou_type="bbox").ar[10] == 1.0
+
+
+@pytest.mark.parametrize(
+    "data, says",
+    [
+        (Scenes(), "no object to find in 0 pictures"),
+        (Scenes(np.zeros((0, 9, 9), bool)), "no object to find in 1 pictures with 0 annotations"),
+        (Scenes([A], crowd={0: [0]}), "1 crowds"),
+        (Scenes([A & False]), "the rest without a pixel"),
+        (Subset(Scenes([A]), [0, 0]), "picture 5 is twice in the data set"),
+        ({"images": []}, "no 'annotations'"),
+        ({"images": [{"id": 3}], "annotations": []}, "picture 3 has no 'height'"),
+    ],
+)
+def test_a_truth_without_meaning(data, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        average_recall(data, [])
+
+
+@pytest.mark.parametrize(
+    "key, value, says",
+    [
+        ("image_id", 6, "annotation 0 is of picture 6"),
+        ("segmentation", rle_encode(A.T), "annotation 0 has a mask of 60 x 40 px"),
+        ("area", None, "annotation 0 has no 'area'; make the dict with to_coco"),
+    ],
+)
+def test_a_damaged_annotation(key, value, says):
+    truth = to_coco(Scenes([A]))
+    assert average_recall(truth, [GOOD]).ar[10] == 1.0
+    del truth["annotations"][0][key]
+    truth["annotations"][0] |= {key: value} if value else {}
+    with pytest.raises(ValueError, match=re.escape(says)):
+        average_recall(truth, [GOOD])
+
+
+def test_an_object_without_a_pixel_is_not_missed():
+    report = average_recall(Scenes([A, A & False]), [GOOD])
+    assert report.instances == 1 and report.ar[10] == 1.0
+
+
+@pytest.mark.parametrize("limits", [(), (0,), (10, -1), (2.5,), ("10",), (True,)])
+def test_limits_are_numbers_of_proposals(limits):
+    with pytest.raises(ValueError, match="limits are"):
+        average_recall(Scenes([A]), [], limits=limits)
+
+
+def test_iou_type_is_one_of_two():
+    with pytest.raises(ValueError, match="iou_type is 'mask'"):
+        average_recall(Scenes([A]), [], iou_type="mask")

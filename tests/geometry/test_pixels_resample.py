@@ -1,0 +1,146 @@
+"""Normalisation and mirrored borders, against slow loops and torchvision."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.transforms import v2
+
+from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
+from fairseg_lite.geometry.resample import aligned_resize, image_scale, scale_weights, symmetric_pad
+
+ORACLE = Path(__file__).parents[1] / "data" / "oracle" / "resample.npz"
+
+
+def picture(h=5, w=7, seed=0):
+    return torch.randint(0, 256, (h, w, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_normalise_is_torchvisions():
+    image = picture()
+    theirs = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+    torch.testing.assert_close(normalise(image), theirs(image.movedim(-1, 0)), rtol=0, atol=1e-6)
+    assert torch.equal(normalise(image.numpy()), normalise(image))
+
+
+def test_normalise_keeps_batches_channels_last():
+    batch = torch.stack([picture(seed=s) for s in range(3)])
+    out = normalise(batch)
+    assert out.shape == (3, 3, 5, 7)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(out[1], normalise(batch[1]))
+    assert normalise(batch[:0]).shape == (0, 3, 5, 7)
+
+
+def test_normalise_leaves_the_picture_alone():
+    image = picture()
+    before = image.clone()
+    normalise(image)
+    assert torch.equal(image, before)
+
+
+@pytest.mark.parametrize("image", [torch.zeros(4, 4, 3), np.zeros((4, 4), np.uint8), np.zeros((3, 4, 4), np.uint8)])
+def test_normalise_wants_rgb_bytes(image):
+    with pytest.raises(ValueError, match="wanted uint8 \\(..., H, W, 3\\), RGB"):
+        normalise(image)
+
+
+def mirrored(i: int, n: int) -> int:
+    """Walk back into 0..n-1 by reflecting at the border, the edge pixel met twice."""
+    while not 0 <= i < n:
+        i = -1 - i if i < 0 else 2 * n - 1 - i
+    return i
+
+
+@settings(deadline=None, max_examples=60)
+@given(*[st.integers(1, 6)] * 2, *[st.integers(-2, 20)] * 4)
+def test_symmetric_pad_against_a_loop(h, w, left, right, top, bottom):
+    x = torch.arange(2 * h * w).reshape(2, h, w)
+    out_h, out_w = h + top + bottom, w + left + right
+    if min(out_h, out_w) < 0:
+        with pytest.raises(ValueError, match="takes more than the"):
+            symmetric_pad(x, left, right, top, bottom)
+        return
+    slow = torch.zeros(2, out_h, out_w, dtype=torch.int64)
+    for i in range(out_h):
+        for j in range(out_w):
+            slow[:, i, j] = x[:, mirrored(i - top, h), mirrored(j - left, w)]
+    assert torch.equal(symmetric_pad(x, left, right, top, bottom), slow)
+
+
+def test_symmetric_pad_is_differentiable():
+    x = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: symmetric_pad(t, 2, 5, 1, -1), x)
+
+
+def test_nothing_to_mirror():
+    with pytest.raises(ValueError, match="is empty; there is nothing to mirror"):
+        symmetric_pad(torch.zeros(3, 0, 4), 1, 1, 1, 1)
+
+
+@pytest.mark.gpu
+def test_cuda_is_cpu(cuda):
+    image = picture()
+    torch.testing.assert_close(normalise(image.to(cuda)).cpu(), normalise(image))
+    assert torch.equal(symmetric_pad(image.to(cuda), 1, 2, 3, 9).cpu(), symmetric_pad(image, 1, 2, 3, 9))
+
+
+# --- the official code's own results
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    return {k: torch.from_numpy(v) for k, v in np.load(ORACLE).items()}
+
+
+def cases(prefix: str) -> list[str]:
+    names = np.load(ORACLE).files
+    return sorted(n for n in names if n.startswith(prefix) and "grad" not in n and not n.endswith("_x"))
+
+
+@pytest.mark.parametrize("name", cases("imagescale_"))
+def test_image_scale_is_torch7s(oracle, name):
+    torch.testing.assert_close(image_scale(oracle["x"], *oracle[name].shape[1:]), oracle[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", cases("resampling_"))
+def test_aligned_resize_is_spatial_resampling_ex(oracle, name):
+    height, width = oracle[name].shape[1:]
+    if name.startswith("resampling_r"):
+        ratio = float(name.removeprefix("resampling_r"))
+        assert (height, width) == tuple(math.floor(ratio * n + 0.5) for n in oracle["x"].shape[1:])
+    torch.testing.assert_close(aligned_resize(oracle["x"], height, width), oracle[name], rtol=0, atol=1e-6)
+
+
+def test_aligned_resize_has_the_official_gradient(oracle):
+    x = oracle["x"].clone().requires_grad_()
+    aligned_resize(x, 25, 31).backward(oracle["resampling_25x31_gradOutput"])
+    torch.testing.assert_close(x.grad, oracle["resampling_25x31_gradInput"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", cases("pad_"))
+def test_symmetric_pad_is_spatial_symmetric_padding(oracle, name):
+    widths = [int(v.replace("m", "-")) for v in name.removeprefix("pad_").split("_")]
+    assert torch.equal(symmetric_pad(oracle["pad_x"], *widths), oracle[name])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_scale_weights_keep_a_constant_and_the_place(n, m):
+    weights = scale_weights(n, m)
+    assert (weights >= 0).all()
+    torch.testing.assert_close(weights.sum(1), torch.ones(m))
+    assert torch.equal(weights.flip(0, 1) > 1e-4, weights > 1e-4)  # no side is preferred
+    if m <= n:  # an area mean spends every pixel equally
+        torch.testing.assert_close(weights.sum(0), torch.full((n,), m / n), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("resize", [image_scale, aligned_resize])
+@pytest.mark.parametrize("shape, height, width", [((0, 3), 2, 2), ((3, 3), 0, 2), ((3, 3), 2, -1)])
+def test_nothing_to_resize(resize, shape, height, width):
+    with pytest.raises(ValueError, match="both need a pixel"):
+        resize(torch.zeros(shape), height, width)

@@ -1,0 +1,75 @@
+"""The benchmark counts what it says: stages, FLOPs, and only what this machine can do."""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from fairseg_lite import bench
+from fairseg_lite.models.deepmask import MODELS
+
+CPU = torch.device("cpu")
+
+
+def test_settings_from_a_command_line():
+    assert bench.settings() == bench.Settings()
+    s = bench.settings(quick=True, size="64x48", top_k=3)
+    assert (s.model, s.width, s.height, s.top_k) == (bench.QUICK.model, 64, 48, 3)
+    for size in ("640", "0x5", "axb", "1x2x3", ""):
+        with pytest.raises(ValueError, match="write it as 640x480"):
+            bench.settings(size=size)
+    assert {bench.Settings().model, bench.QUICK.model} <= set(MODELS)
+
+
+def test_scales_are_half_an_octave_apart_up_to_the_papers_largest():
+    model, image, scales = bench.build(bench.settings(quick=True, size="70x50"), CPU)
+    assert image.shape == (50, 70, 3)
+    assert scales[1] / scales[0] == pytest.approx(2**0.5)
+    assert scales[-1] == pytest.approx(2**0.5 * model.patch_size / 160)
+
+
+def test_flops_are_counted_by_stage_and_add_up():
+    s = bench.settings(quick=True)
+    scene = bench.time_scene(s, torch.float32, CPU)
+    stages = scene["stages"]
+    assert {"trunk", "masks", "paste"} <= set(stages)
+    assert scene["proposals"] == s.top_k
+    assert stages["trunk"]["gflop"] > 10 * stages["masks"]["gflop"] > 0
+    assert sum(v["seconds"] for v in stages.values()) <= scene["total"]
+    more = bench.time_scene(bench.settings(quick=True, top_k=40), torch.float32, CPU)["stages"]
+    assert more["masks"]["gflop"] > 1.5 * stages["masks"]["gflop"], "masks are made for proposals only"
+    assert more["trunk"]["gflop"] == stages["trunk"]["gflop"]
+
+
+def test_a_stopwatch_adds_up_the_parts_of_a_stage():
+    watch = bench.Stopwatch(CPU)
+    for stage in ("a", "b", "a"):
+        with watch(stage):
+            sum(range(1000))
+    assert list(watch.seconds) == ["a", "b"]
+    assert watch.seconds["a"] > 0
+
+
+def test_bfloat16_is_left_out_where_it_is_emulated(monkeypatch):
+    monkeypatch.setattr(bench, "bf16_is_faster", lambda device: False)
+    result = bench.run(bench.settings(quick=True), dtypes=["bf16"])
+    assert result["dtypes"]["bf16"].keys() == {"skipped"}
+    assert "bf16: skipped, no faster than fp32 here" in bench.table(result)
+    with pytest.raises(ValueError, match="dtype is 'fp8'; choose fp32 or bf16"):
+        bench.run(bench.QUICK, dtypes=["fp8"])
+
+
+def test_the_reference_is_shown_for_its_own_settings_only():
+    part = {
+        "ceiling": 1e11,
+        "scene": {"stages": {"trunk": {"seconds": 1.0, "gflop": 50.0}}, "total": 2.0, "proposals": 500},
+        "training": {"step_seconds": 2.0, "patches_per_second": 16.0, "forward_patches_per_second": 60.0},
+        "memory": {"before": 2**28, "peak": 2**29},
+    }
+    machine = {"processor": "test", "threads": 2, "torch": "2"}
+    shown = bench.table({"settings": asdict(bench.Settings()), "machine": machine, "dtypes": {"fp32": part}})
+    assert "5.1 times this total" in shown
+    assert "50.0%" in shown.splitlines()[4], "the trunk's share, and its part of the ceiling"
+    assert "peak memory 512 MiB, 256 before" in shown
+    other = {"settings": asdict(bench.settings(top_k=7)), "machine": machine, "dtypes": {"fp32": part}}
+    assert "reference port" not in bench.table(other)

@@ -1,0 +1,105 @@
+"""The README: its Python runs, its commands are commands, its links lead somewhere."""
+
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from fairseg_lite.cli import build_parser, main
+from tests.cli.conftest import cli, network, photo, scenes  # noqa: F401  (fixtures)
+from tests.cli.test_help import JOBS, examples
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.S | re.M)
+SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.S | re.M))
+COMMANDS = [shlex.split(s)[1:] for s in SPANS if s.startswith("fairseg-lite ")]
+COMMANDS += [words for language, block in BLOCKS if language == "sh" for words in examples(block)]
+SMALL = {  # what is added so that the command ends in seconds; None: it needs a network connection or minutes
+    "demo": ["--model", "MODEL", "-o", "OUT/demo"],
+    "data shapes": ["-n", "2"],
+    "data check": [],
+    "data coco": None,
+    "train deepmask": ["--steps", "2", "--batch", "4"],
+    "propose": ["--model", "MODEL", "--top-k", "3"],
+    "evaluate": ["--limit", "1", "--top-k", "10"],
+    "bench": None,
+}
+
+
+def job_of(words: list[str]) -> str:
+    return next(" ".join(job) for job in JOBS if tuple(words[: len(job)]) == job)
+
+
+def test_python_blocks_run_and_print_what_they_say(monkeypatch, tmp_path):
+    blocks = [block for language, block in BLOCKS if language == "python"]
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            exec(compile(block, "README.md", "exec"), {})
+        promised = re.findall(r"^print\(.*\)  # (.*)$", block, re.M)
+        printed = [re.sub(r"^torch\.Size\(\[(.*)\]\)$", r"(\1)", line) for line in said.getvalue().splitlines()]
+        assert printed == promised
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_is_one(words):
+    assert build_parser().parse_args(words).run
+
+
+def test_every_command_and_job_of_the_course_is_told():
+    assert {job_of(words) for words in COMMANDS} == {" ".join(job) for job in JOBS}
+    jobs = set(re.findall(r"python3 course\.py (\w+)", README))
+    assert {"lab", "test", "demo"} <= jobs
+    known = set(re.findall(r"python3 course\.py (\w+)", (ROOT / "course.py").read_text("utf-8")))
+    assert jobs <= known
+
+
+def test_every_option_that_is_named_exists():
+    known = {s for parser in JOBS.values() for action in parser._actions for s in action.option_strings} | {"--full"}
+    named = {word for span in SPANS for word in span.split() if word.startswith("--")}
+    assert named - known == set()
+    assert "--resume" in named
+
+
+def test_the_table_of_commands_works_on_small_settings(cli, network, photo, scenes, tmp_path):  # noqa: F811
+    table = [shlex.split(span)[1:] for span in re.findall(r"^\| `(fairseg-lite .*?)` \|", README, re.M)]
+    assert {job_of(words) for words in table} == set(SMALL)
+    for words in table:
+        if (small := SMALL[job_of(words)]) is None:
+            continue
+        out = tmp_path / words[0] / words[-1]
+        places = {"OUT": out, "RUN": out, "PICTURE": photo, "FOLDER": scenes, "DATA": scenes, "MODEL": network}
+        real = [re.sub(r"^[A-Z]{3,}", lambda m, places=places: str(places[m[0]]), word) for word in words + small]
+        assert cli(*real)[0] == 0, " ".join(real)
+
+
+def test_links_lead_somewhere():
+    headings = {
+        re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", README, re.M)
+    }
+    links = re.findall(r"\]\(([^)\s]+)\)", README)
+    assert links
+    for link in links:
+        path, _, anchor = link.partition("#")
+        if path.startswith(("http://", "https://")):
+            continue
+        assert (ROOT / path).exists(), link
+        assert path or anchor in headings, link
+
+
+def test_files_that_it_names_are_there():
+    named = [word for span in SPANS for word in span.split() if re.fullmatch(r"[\w./]+\.(py|yml|md|toml)", word)]
+    assert named
+    for name in named:
+        assert (ROOT / name).exists(), name
+
+
+def test_main_is_the_console_script():
+    assert 'fairseg-lite = "fairseg_lite.cli:main"' in (ROOT / "pyproject.toml").read_text("utf-8")
+    with pytest.raises(SystemExit, match="^0$"):
+        main(["--help"])
