@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 MADE_FROM = VENV / "made-from.txt"  # written last: without it .venv is half-made
 PYTHON = str(VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
-JOBS = {"lab": "jupyterlab lessons/00_start_here.ipynb", "demo": "fairseg_lite.cli demo", "shell": "IPython"}
+LAB = "jupyterlab lessons --LabApp.default_url=/lab/tree/00_start_here.ipynb"
+JOBS = {"lab": LAB, "demo": "fairseg_lite.cli demo", "shell": "IPython"}
 WHOLE = "from importlib.util import find_spec as f; assert all(map(f, 'torch torchvision IPython nbval ruff'.split()))"
 FITS = "import torch, torchvision; torchvision.ops.nms(torch.eye(1, 4), torch.ones(1), 0.5)"
 INDEX = ("index-url", "cert", "client-cert", "proxy", "trusted-host", "timeout", "cache-dir")  # kept of pip's options

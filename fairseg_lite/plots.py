@@ -36,7 +36,7 @@ def style() -> None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         if get_ipython() is not None:
-            set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})
+            set_matplotlib_formats("jpeg", pil_kwargs={"quality": 76, "optimize": True, "progressive": True})
     except ImportError:
         pass
 
@@ -278,7 +278,7 @@ def zones(panels: Sequence[tuple[np.ndarray, tuple[float, float, float, float], 
         title: above all.
     """
     colours = np.stack([_rgb(VERMILLION), np.full(3, 205, np.float32), _rgb(GREEN)]).astype(np.uint8)
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4.6), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.9), squeeze=False, layout="constrained")
     for axis, (kinds, extent, x, y) in zip(axes.flat, panels, strict=True):
         axis.imshow(colours[np.asarray(kinds).astype(int) + 1], extent=extent, origin="lower", aspect="auto")
         axis.set(xlabel=x, ylabel=y)
@@ -301,3 +301,48 @@ def frames(image: np.ndarray, sets: Mapping[str, np.ndarray], *, side: float = 4
         axis.set_title(title)
         axis.set_xticks([]), axis.set_yticks([])
     return _finish(figure)
+
+
+def overlap_table(iou: np.ndarray, finders: Sequence[int] = (), *, title: str = "") -> Figure:
+    """IoU of proposals (rows, best first) with objects (columns) as numbers; darker is more.
+
+    Args:
+        iou: (K, N), each 0..1.
+        finders: row that finds each column, -1 for none; it gets a green frame.
+        title: above.
+    """
+    count, objects = iou.shape
+    figure, axis = plt.subplots(figsize=(1.6 + 0.8 * objects, 1.0 + 0.34 * count), layout="constrained")
+    axis.imshow(iou, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
+    for row, column in np.ndindex(count, objects):
+        shade = "white" if iou[row, column] > 0.6 else "#555555"
+        axis.text(column, row, f"{iou[row, column]:.2f}", ha="center", va="center", fontsize=10, color=shade)
+    for column, row in enumerate(finders):
+        if row >= 0:
+            axis.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, edgecolor=GREEN, linewidth=3.5))
+    axis.set_xticks(range(objects)), axis.set_yticks(range(count), range(1, count + 1))
+    axis.set(xlabel="object", ylabel="proposal", title=title)
+    axis.tick_params(length=0)
+    return _finish(figure)
+
+
+def close_ups(
+    images: Sequence[np.ndarray], truths: Sequence[np.ndarray], found: Sequence[np.ndarray], titles: Sequence[str] = (), *, side: float = 1.6
+) -> Figure:  # fmt: skip
+    """Objects cut out of their pictures: above as they are, below the best proposal against the truth (see `hits`).
+
+    Args:
+        images: (H, W, 3) uint8 each.
+        truths, found: (H, W) bool each; a truth has at least one pixel.
+        titles: above each, as far as given.
+        side: inches of a cut-out.
+    """
+    above, below = [], []
+    for image, truth, mask in zip(images, truths, found, strict=True):
+        rows, cols = np.flatnonzero(truth.any(1)), np.flatnonzero(truth.any(0))
+        half = max(16, int(0.9 * max(np.ptp(rows), np.ptp(cols))))
+        corner = (rows[0] + rows[-1]) // 2 - half, (cols[0] + cols[-1]) // 2 - half
+        top, left = (int(np.clip(c, 0, max(n - 2 * half, 0))) for c, n in zip(corner, truth.shape, strict=True))
+        cut = slice(top, top + 2 * half), slice(left, left + 2 * half)
+        above.append(image[cut]), below.append(hits(image, truth, mask)[cut])
+    return grid(above + below, titles, columns=len(above), side=side)

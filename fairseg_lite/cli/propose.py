@@ -35,7 +35,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p = command(commands, "demo", "the pipeline on one scene, as pictures", DEMO)
     p.add_argument("picture", nargs="?", metavar="PICTURE", help="a picture of yours, besides the scene")
     p.add_argument("--out", "-o", default="out/demo", metavar="OUT", help="folder to write to (default: out/demo)")
-    p.add_argument("--scene", type=int, default=0, metavar="N", help="which of 500 held-out scenes (default: 0)")
+    p.add_argument("--scene", type=int, default=6, metavar="N", help="which of 500 held-out scenes (default: 6)")
     p.add_argument("--draw", type=positive, default=8, metavar="N", help="masks drawn (default: 8)")
     _add_model(p)
     p.set_defaults(run=_demo)

@@ -1,14 +1,15 @@
 """The official sampler's choices, where they differ from the paper (`PatchSampler(..., rules="official")`).
 
     mask samples    jittered positives: +-16 px at the 160-px patch, 2^(+-1/4); the window is rounded to whole pixels
-    score samples   positives are not moved, and their scale is one of 2^(k/4): objects of 1 to 1.19 times the canonical size,
-                    crowds and tiny ones included; negatives are points at least 48 px from the centre of every object that
-                    is within 2.5 octaves - but each centre is measured at its own scale - and after 100 tries any point will do
-    pixels          outside the picture 0.5 grey; floating-point resampling by `image_scale`
+    score samples   positives are not moved; their scale is one of 2^(k/4), so objects have 1 to 1.19 times the
+                    canonical size; crowds and tiny objects are among them. Negatives are points at least 48 px from
+                    the centre of every object within 2.5 octaves - though each centre is measured at its own scale -
+                    and after 100 tries any point will do
+    pixels          0.5 grey outside the picture; resampled in floating point by `image_scale`
 
-Official training alternates batches of mask samples and of score samples. Here even steps hold mask samples among the positives and
-odd steps score samples, which carry masks, too, so that a joint loss can be used; negatives are in both.
-Randomness is anything with `integers(n)` (0 to n - 1) and `uniform(low, high)`, so logged draws of the official code can be replayed.
+Official training takes batches of mask samples and of score samples in turn. Here the positives of even steps are mask
+samples and those of odd steps score samples, which carry masks, too, so that a joint loss can be used.
+Randomness is anything with `integers(n)` (0 to n - 1) and `uniform(low, high)`: logged draws can be replayed.
 """
 
 import math
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fairseg_lite.data.patches import PatchSpec, Window, crop_mask
-from fairseg_lite.data.scenes import Scene, SceneDataset, Subset
+from fairseg_lite.data.scenes import SceneDataset, Subset
 from fairseg_lite.geometry.masks import polygons_to_mask
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
 from fairseg_lite.geometry.resample import scale_weights
@@ -73,6 +74,8 @@ class OfficialRules:
         self.full, self.shift = spec.patch_size + spec.context, 16 * spec.patch_size / 160
         self.centres: dict[int, dict[int, list]] = {}  # picture -> scale in STEPs -> (x, y at that scale, row)
         for row, (i, (x1, y1, x2, y2)) in enumerate(zip(self.table.image, self.table.box.tolist(), strict=True)):
+            if self.table.area[row] <= 0:
+                continue
             k = math.ceil(math.log2(max(x2 - x1, y2 - y1) / spec.object_size) / STEP) - 1
             s = 2 ** (-k * STEP)
             at = self.centres.setdefault(int(i), {}).setdefault(-k, [])
@@ -83,8 +86,8 @@ class OfficialRules:
 
     def samples(self, g: Draws, step: int, positives: int, negatives: int) -> list[Sample]:
         """What a batch holds, mirrored or not, and normalised."""
-        draws = [self.mask_sample if step % 2 == 0 else self.score_positive] * positives + [self.score_negative] * negatives
-        return [self.finish(g, draw(g)) for draw in draws]
+        positive = self.score_positive if step % 2 else self.mask_sample
+        return [self.finish(g, draw(g)) for draw in [positive] * positives + [self.score_negative] * negatives]
 
     def finish(self, g: Draws, sample: Sample) -> Sample:
         """Mirror every other sample; take ImageNet's mean and deviation out."""
@@ -105,7 +108,8 @@ class OfficialRules:
             dx, dy = g.uniform(-self.shift, self.shift), g.uniform(-self.shift, self.shift)
         s = 2**octaves
         left, top = (c + d * s - self.full * s / 2 for c, d in (((x1 + x2) / 2, dx), ((y1 + y2) / 2, dy)))
-        return self._cut(int(self.table.image[row]), _rounded(left), _rounded(top), _rounded(self.full * s), row)
+        side = max(_rounded(self.full * s), 1)
+        return self._cut(int(self.table.image[row]), _rounded(left), _rounded(top), side, row)
 
     def score_positive(self, g: Draws) -> Sample:
         """A picture, a scale, the centre of one of its objects at that scale; pixels of 0 to 1."""
@@ -137,7 +141,7 @@ class OfficialRules:
         return k, x, y
 
     def _cut(self, i: int, left: int, top: int, side: int, row: int | None) -> Sample:
-        """A window of whole pixels, and in its patch the mask of the object in a row: drawn anew where there are polygons."""
+        """A window of whole pixels, and the mask of a row's object: from its polygons, or else from its pixels."""
         scene, spec = self.dataset[i], self.spec
         image = crop_grey(scene.image, left, top, side, self.full)
         if row is None:
@@ -162,7 +166,8 @@ def crop_grey(image: np.ndarray, left: int, top: int, side: int, size: int) -> T
         size: side of the result, in pixels.
     Returns:
         (3, size, size) float32 of 0 to 1.
-    Source: official `DataSampler:cropTensor`. Only the part in the picture is ever made: a window may be far larger. Lesson: 01.
+    Source: official `DataSampler:cropTensor`. Only the part in the picture is made: a window may be far larger.
+    Lesson: 01.
     """
     h, w = image.shape[:2]
     (a, b), (c, d) = ([min(max(e, 0), n) for e in (v, v + side)] for v, n in ((top, h), (left, w)))
@@ -190,9 +195,7 @@ def crop_polygons(
     x, y = _rounded(left * scale), _rounded(top * scale)
     scaled = [np.asarray(p, np.float64) * scale for p in polygons]
     # COCO draws alike wherever a polygon is moved by whole pixels, as long as no corner is below zero
-    x0, y0 = (
-        min(v, max(math.floor(min(p[k::2].min() for p in scaled)), v - 4 * size)) for k, v in ((0, x), (1, y))
-    )
+    x0, y0 = (min(v, max(math.floor(min(p[k::2].min() for p in scaled)), v - 4 * size)) for k, v in ((0, x), (1, y)))
     moved = [p - np.tile([x0, y0], len(p) // 2) for p in scaled]
     mask = polygons_to_mask(moved, y - y0 + size, x - x0 + size)[y - y0 :, x - x0 :]
     bottom, right = math.floor(shape[0] * scale) - y, math.floor(shape[1] * scale) - x

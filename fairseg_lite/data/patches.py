@@ -4,7 +4,7 @@
     positive:           a canonical one moved by up to +-16 px, scaled by 2^(+-1/4), mirrored or not; label +1
     negative:           at least 32 px or a factor 2 away from *every* canonical positive of the picture; label -1
 
-Lengths scale with the patch: at P = 160 the object is 92 px, the jitter 11.4 px. Around the patch comes context, real picture
+Lengths scale with the patch: at P = 160 the object is 92 px, the jitter 11.4 px. Around it comes context: picture
 where there is some, beyond it the mirrored picture (`padding="symmetric"`) or ImageNet's mean colour (`"mean"`).
 
 A batch is a pure function of (seed, step): a run can resume anywhere, and workers need no state.
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fairseg_lite.data.scenes import Scene, SceneCache, SceneDataset
+from fairseg_lite.data.scenes import InstanceTable, Scene, SceneCache, SceneDataset
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, normalise
 
 JITTER, FAR = 16 / 224, 32 / 224  # of the patch side
@@ -70,10 +70,10 @@ def canonical(box: np.ndarray, spec: PatchSpec) -> Window:
 
 
 def is_negative(window: Window, objects: list[Window], spec: PatchSpec) -> bool:
-    """True where a window is far from every canonical positive: 32/224 of the patch (per axis), or a factor 2 in scale."""
-    far = FAR * spec.patch_size
+    """True where a window is far from every canonical positive: 32/224 of the patch on an axis, or a factor 2."""
+    far = FAR * spec.patch_size / window.scale
     return all(
-        max(abs(window.x - o.x), abs(window.y - o.y)) * window.scale >= far or abs(math.log2(window.scale / o.scale)) >= 1
+        abs(window.x - o.x) >= far or abs(window.y - o.y) >= far or abs(math.log2(window.scale / o.scale)) >= 1
         for o in objects
     )
 
@@ -81,8 +81,8 @@ def is_negative(window: Window, objects: list[Window], spec: PatchSpec) -> bool:
 def crop_image(image: np.ndarray, window: Window, side: float, size: int, padding: str = "symmetric") -> np.ndarray:
     """Resample the square of `side` picture pixels around a window's centre to (size, size, 3) uint8, antialiased.
 
-    What lies outside the picture is filled in the patch itself, from the first patch pixel that is wholly inside: a mirrored
-    border is exact to less than one patch pixel, and costs nothing where a large object's window is far larger than the picture.
+    What lies outside the picture is filled in the patch itself, from the first patch pixel that is wholly inside: a
+    mirrored border is exact to less than a patch pixel, and costs nothing where a window is far larger than that.
     """
     step = side / size  # picture pixels per patch pixel
     spans = [_inside(c - side / 2, step, size, n) for c, n in ((window.x, image.shape[1]), (window.y, image.shape[0]))]
@@ -144,8 +144,8 @@ class PatchSampler:
         padding: "symmetric" or "mean".
         jitter: move, scale and mirror positives.
         rules: "paper", or "official" for the official sampler's choices (padding, tries and hard are its own then).
-        min_area, min_side: px; smaller objects are no positives (official code: 100 and 5). They still forbid negatives.
-        tries: windows drawn for one negative before another picture is taken; after as many pictures it is an error.
+        min_area, min_side: px; smaller objects are no positives (official code: 100 and 5), but forbid negatives.
+        tries: windows drawn for a negative before another picture is taken; after as many pictures it is an error.
         hard: share of negatives drawn near an object, just beyond the limit in place or scale; the rest anywhere.
         cache: bytes of decoded pictures to keep.
     Raises:
@@ -187,7 +187,7 @@ class PatchSampler:
         self.rows = usable_rows(dataset, min_area=min_area, min_side=min_side)
         labels = self.table.label[self.rows]
         self.by_class = [self.rows[labels == k] for k in np.unique(labels)]
-        self.by_image = _rows_by_image(self.table.image, len(dataset))
+        self.by_image = _rows_by_image(self.table, len(dataset))
         self.official = None
         if rules == "official":
             from fairseg_lite.data.official_patches import OfficialRules  # it builds on this file
@@ -225,8 +225,8 @@ class PatchSampler:
             scene = self.dataset[i]
             rows = self.by_image[i]
             crowd = self.table.crowd[rows]
-            objects = [canonical(b, self.spec) for b in self.table.box[rows][~crowd]]
-            crowds = self.table.box[rows][crowd]
+            objects = [canonical(b, self.spec) for b in self.table.box[rows[~crowd]]]
+            crowds = self.table.box[rows[crowd]]
             for _ in range(self.tries):
                 window = self._far_window(g, scene.image.shape, objects)
                 inside = any(x1 <= window.x < x2 and y1 <= window.y < y2 for x1, y1, x2, y2 in crowds)
@@ -234,14 +234,16 @@ class PatchSampler:
                     return (*self._cut(scene, window, None), -1)
         raise ValueError(
             f"no negative patch found in {self.tries} pictures with {self.tries} tries each: windows at least "
-            f"{FAR * self.spec.patch_size:.0f} px or a factor 2 away from every object; use pictures with more background"
+            f"{FAR * self.spec.patch_size:.0f} px or a factor 2 away from every object, their centre in no crowd; "
+            "use pictures with more background"
         )
 
     def _far_window(self, g: np.random.Generator, shape: tuple[int, ...], objects: list[Window]) -> Window:
         flip = bool(g.integers(2))
         if objects and g.random() < self.hard:
             o = objects[g.integers(len(objects))]
-            scale = o.scale * 2 ** (g.choice((-1, 1)) * g.uniform(1, 1.5) if g.random() < 0.5 else g.uniform(-0.25, 0.25))
+            octaves = g.choice((-1, 1)) * g.uniform(1, 1.5) if g.random() < 0.5 else g.uniform(-0.25, 0.25)
+            scale = o.scale * 2**octaves
             reach = 2 * FAR * self.spec.patch_size / scale
             return Window(o.x + g.uniform(-reach, reach), o.y + g.uniform(-reach, reach), scale, flip)
         h, w = shape[:2]
@@ -271,14 +273,17 @@ def usable_rows(dataset: SceneDataset, *, min_area: float = 100, min_side: float
     if len(rows) == 0:
         raise ValueError(
             f"no object to learn from: {len(t)} instances in {len(dataset)} pictures, {int(t.crowd.sum())} are crowds, "
-            f"{int(tiny.sum())} are smaller than {min_area:g} px of area or {min_side:g} px of side; add annotated pictures"
+            f"{int(tiny.sum())} are smaller than {min_area:g} px of area or {min_side:g} px of side; "
+            "add annotated pictures"
         )
     return rows
 
 
-def _rows_by_image(image: np.ndarray, count: int) -> list[np.ndarray]:
-    order = np.argsort(image, kind="stable")
-    return np.split(order, np.searchsorted(image[order], np.arange(1, count)))
+def _rows_by_image(table: InstanceTable, count: int) -> list[np.ndarray]:
+    """Of every picture the rows that are not empty."""
+    rows = np.flatnonzero(table.area > 0)
+    rows = rows[np.argsort(table.image[rows], kind="stable")]
+    return np.split(rows, np.searchsorted(table.image[rows], np.arange(1, count)))
 
 
 def evaluation_patches(dataset: SceneDataset, spec: PatchSpec, *, batch_size: int = 64) -> Iterator[PatchBatch]:
@@ -303,6 +308,5 @@ def evaluation_patches(dataset: SceneDataset, spec: PatchSpec, *, batch_size: in
             images.append(crop_image(scene.image, window, full / window.scale, full))
             mask = scene.masks[table.instance[row]]
             masks.append(crop_mask(mask, window, spec.patch_size / window.scale, spec.patch_size))
-        yield PatchBatch(
-            normalise(np.stack(images)), torch.from_numpy(np.stack(masks)), torch.ones(len(part)), torch.from_numpy(table.label[part])
-        )  # fmt: skip
+        labels, categories = torch.ones(len(part)), torch.from_numpy(table.label[part])
+        yield PatchBatch(normalise(np.stack(images)), torch.from_numpy(np.stack(masks)), labels, categories)

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -114,13 +114,10 @@ class SceneCache:
             scene, packed = self._scenes[index]
             h, w = scene.image.shape[:2]
             masks = np.unpackbits(packed, axis=-1, count=w).view(bool).reshape(-1, h, w)
-            return Scene(scene.image, masks, scene.labels, scene.crowd, scene.image_id, scene.file_name, scene.annotation_ids)
+            return replace(scene, masks=masks)
         scene = self.dataset[index]
         packed = np.packbits(scene.masks, axis=-1)
-        bare = Scene(
-            scene.image, scene.masks[:0], scene.labels, scene.crowd, scene.image_id, scene.file_name, scene.annotation_ids
-        )
-        self._scenes[index] = (bare, packed)
+        self._scenes[index] = (replace(scene, masks=scene.masks[:0]), packed)
         self.size += scene.image.nbytes + packed.nbytes
         while self.size > self.limit:
             _, (old, old_packed) = self._scenes.popitem(last=False)
@@ -153,7 +150,5 @@ class Subset:
         table = self.dataset.instances
         rows = [np.flatnonzero(table.image == i) for i in self.indices]
         at = np.concatenate([np.zeros(0, np.int64), *rows]).astype(np.int64)
-        return InstanceTable(
-            image=np.repeat(np.arange(len(rows)), [len(r) for r in rows]).astype(np.int64),
-            instance=table.instance[at], box=table.box[at], area=table.area[at], label=table.label[at], crowd=table.crowd[at],
-        )  # fmt: skip
+        columns = {f: getattr(table, f)[at] for f in ("instance", "box", "area", "label", "crowd")}
+        return InstanceTable(image=np.repeat(np.arange(len(rows)), [len(r) for r in rows]).astype(np.int64), **columns)

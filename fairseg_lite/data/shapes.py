@@ -1,12 +1,14 @@
 """Scenes that need no download: textured, overlapping shapes on textured ground, with exact masks.
 
-Scene i is a pure function of (seed, i, size), computed in integers: the same pixels on every machine. Made to be a test, not
-a decoration: sizes span a factor of ten, a third of the objects have almost the ground's colour, objects hide one another
-(masks are the visible part), some have holes, and two categories look the same from within: a *coin* lies in a ring of dots, a
-*sun* has rays, and both begin outside the object's own box. Only a wider look (MultiPathNet's foveal regions) tells them apart.
+Scene i is a pure function of (seed, i, size), in integers: the same pixels on every machine. Made to be a test,
+not a decoration: sizes span a factor of ten, a third of the objects have almost the ground's colour, objects hide one
+another (masks are the visible part), some have holes, and two categories look the same from within: a *coin* lies in a
+ring of dots, a *sun* has rays, and both begin outside the object's own box. Only a wider look (MultiPathNet's foveal
+regions) tells them apart.
 """
 
 import math
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -17,12 +19,13 @@ from fairseg_lite.data.scenes import InstanceTable, Scene, SceneCache, tabulate
 CATEGORIES = ("square", "triangle", "star", "cross", "crescent", "ring", "frame", "coin", "sun")
 ONE = 1024  # one object radius, in the integer coordinates of an object
 ANGLES = 64
-COS = [round(4096 * math.cos(2 * math.pi * k / ANGLES)) for k in range(ANGLES)]  # integers: no rounding differs anywhere
+COS = [round(4096 * math.cos(2 * math.pi * k / ANGLES)) for k in range(ANGLES)]  # integers: the same everywhere
 SIN = [round(4096 * math.sin(2 * math.pi * k / ANGLES)) for k in range(ANGLES)]
-STAR = [((1024, 420)[i % 2] * COS[(i * 64 // 10) % 64] // 4096, (1024, 420)[i % 2] * SIN[(i * 64 // 10) % 64] // 4096) for i in range(10)]  # fmt: skip
+TIPS = [((1024, 420)[i % 2], i * ANGLES // 10) for i in range(10)]  # radius and angle of a star's corners
+STAR = [(radius * COS[k] // 4096, radius * SIN[k] // 4096) for radius, k in TIPS]
 PALETTE = np.array(
-    [(222, 143, 5), (86, 180, 233), (2, 158, 115), (213, 94, 0), (204, 121, 167), (1, 115, 178), (236, 225, 51), (150, 150, 150),
-     (120, 84, 60), (240, 228, 200), (70, 80, 96), (160, 190, 140)], np.int32,
+    [(222, 143, 5), (86, 180, 233), (2, 158, 115), (213, 94, 0), (204, 121, 167), (1, 115, 178), (236, 225, 51),
+     (150, 150, 150), (120, 84, 60), (240, 228, 200), (70, 80, 96), (160, 190, 140)], np.int32,
 )  # fmt: skip
 MIN_VISIBLE = 35  # per cent of an object's pixels, below which it is not drawn at all
 
@@ -89,9 +92,7 @@ class ShapesDataset:
 
 def _without_masks(scene: Scene) -> Scene:
     _ = scene.boxes, scene.areas  # computed once, kept; the pixels go
-    small = Scene(
-        scene.image[:0], scene.masks[:, :0], scene.labels, scene.crowd, scene.image_id, scene.file_name, scene.annotation_ids
-    )
+    small = replace(scene, image=scene.image[:0], masks=scene.masks[:, :0])
     small.__dict__.update(boxes=scene.boxes, areas=scene.areas)
     return small
 
@@ -125,7 +126,7 @@ def _layout(g: np.random.Generator, h: int, w: int) -> list[dict]:
 
 
 def _coordinates(o: dict, reach: int, h: int, w: int) -> tuple[slice, slice, np.ndarray, np.ndarray]:
-    """The object's own coordinates (ONE = its radius) on the window that holds `reach` radii / 1024 around its centre."""
+    """The object's own coordinates (ONE = its radius) on the window of `reach` / 1024 radii around its centre."""
     r = o["radius16"] * reach // (16 * ONE) + 2
     rows, cols = slice(max(o["y"] - r, 0), min(o["y"] + r, h)), slice(max(o["x"] - r, 0), min(o["x"] + r, w))
     dy = (2 * np.arange(rows.start, rows.stop) + 1 - 2 * o["y"])[:, None]  # half pixels from the centre
@@ -157,7 +158,7 @@ def _inside(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _around(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Dots around a coin, rays around a sun: outside the object's box (1.42 radii at its corner), inside twice the box."""
+    """Dots around a coin, rays around a sun: outside the object's box (corner: 1.42 radii), inside twice the box."""
     marks = np.zeros(np.broadcast(u, v).shape, bool)
     for k in range(0, ANGLES, 8):
         along, across = (u * COS[k] + v * SIN[k]) >> 12, (v * COS[k] - u * SIN[k]) >> 12

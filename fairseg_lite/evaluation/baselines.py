@@ -6,6 +6,7 @@ again, and every region on the way is a proposal. We keep its similarities of co
 """
 
 import heapq
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -53,12 +54,13 @@ def sliding_boxes(height: int, width: int, count: int, seed: int = 0) -> Regions
         raise ValueError(f"picture is {height} x {width} px and count {count}; all must be at least 1")
     g = np.random.default_rng(seed)
     windows: list[tuple[slice, slice]] = []
-    side = float(min(height, width))
-    while len(windows) < count and (side >= 4 or not windows):
+    for level in itertools.count():
+        side = min(height, width) / 2 ** (level / 2)
+        if len(windows) >= count or (side < 4 and windows):
+            break
         shapes = ((side, side), (side, side / 2), (side / 2, side))
-        level = [(y, x) for h, w in shapes for y in _places(height, h) for x in _places(width, w)]
-        windows += [level[i] for i in g.permutation(len(level))]
-        side /= 2**0.5
+        places = [(y, x) for h, w in shapes for y in _places(height, h) for x in _places(width, w)]
+        windows += [places[i] for i in g.permutation(len(places))]
     masks = np.zeros((min(count, len(windows)), height, width), bool)
     for mask, (y, x) in zip(masks, windows, strict=False):
         mask[y, x] = True
@@ -146,36 +148,45 @@ def _oversegment(image: np.ndarray, scale: float, smallest: int) -> np.ndarray:
 
 def _merge(labels: np.ndarray, image: np.ndarray) -> tuple[list[list[int]], np.ndarray]:
     """The labels that every region consists of, first regions first, and the regions' scores."""
-    n = labels.max() + 1
-    parts, size = [[i] for i in range(n)], np.bincount(labels.ravel()).tolist()
+    n = int(labels.max()) + 1
+    parts = [[i] for i in range(n)]
+    size = np.ones(2 * n - 1)  # room for the regions to come
+    size[:n] = np.bincount(labels.ravel())
     bins = (labels[..., None] * 3 + np.arange(3)) * BINS + image // (256 // BINS)
-    colours = list(np.bincount(bins.ravel(), minlength=n * 3 * BINS).reshape(n, 3 * BINS))
+    colours = np.zeros((2 * n - 1, 3 * BINS))  # shares of a region's pixels
+    colours[:n] = np.bincount(bins.ravel(), minlength=n * 3 * BINS).reshape(n, -1) / size[:n, None]
     beside: list[set[int]] = [set() for _ in range(n)]
-    for i, j in np.unique(_neighbours(labels), axis=1).T.tolist():
-        if i != j:
-            beside[i].add(j)
-            beside[j].add(i)
+    borders = _neighbours(labels)
+    for i, j in np.unique(borders[:, borders[0] != borders[1]], axis=1).T.tolist():
+        beside[i].add(j)
+        beside[j].add(i)
 
-    def similarity(i: int, j: int) -> float:  # 0..2: common part of the histograms, and small ones first
-        colour = np.minimum(colours[i] / size[i], colours[j] / size[j]).sum() / 3
-        return float(colour) + 1 - (size[i] + size[j]) / labels.size
+    def similarities(i: int, others: list[int]) -> list[float]:  # 0..2: common part of the histograms, small ones first
+        colour = np.minimum(colours[i], colours[others]).sum(1) / 3
+        return (colour + 1 - (size[i] + size[others]) / labels.size).tolist()
 
-    heap = [(-similarity(i, j), i, j) for i in range(n) for j in beside[i] if i < j]
+    heap = []
+    for i in range(n):
+        later = [j for j in beside[i] if i < j]
+        heap += [(-s, i, j) for s, j in zip(similarities(i, later), later, strict=True)]
     heapq.heapify(heap)
     came, went = [2.0] * n, {}
     while heap:
         s, i, j = heapq.heappop(heap)
         if i in went or j in went:
             continue
-        went[i] = went[j] = -s
         new = len(parts)
+        went[i] = went[j] = -s
         came.append(-s)
         parts.append(parts[i] + parts[j])
-        size.append(size[i] + size[j])
-        colours.append(colours[i] + colours[j])
-        beside.append((beside[i] | beside[j]) - went.keys())
+        size[new] = size[i] + size[j]
+        colours[new] = (size[i] * colours[i] + size[j] * colours[j]) / size[new]
+        beside.append((beside[i] | beside[j]) - {i, j})
         for k in beside[new]:
+            beside[k].difference_update((i, j))
             beside[k].add(new)
-            heapq.heappush(heap, (-similarity(k, new), k, new))
+        near = sorted(beside[new])
+        for s, k in zip(similarities(new, near), near, strict=True):
+            heapq.heappush(heap, (-s, k, new))
     lived = np.array([s - went.get(i, s) for i, s in enumerate(came)])  # 0 for the whole picture, the last of all
     return parts, lived * np.sqrt(size)

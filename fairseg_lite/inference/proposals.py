@@ -65,7 +65,7 @@ class Proposals:
         rows = zip(self.rle, xyxy_to_xywh(self.boxes), self.scores, self.scales, self.positions, strict=True)
         return [
             {
-                "image_id": image_id, "category_id": category_id, "segmentation": r, "score": round(score.item(), 6),
+                "image_id": image_id, "category_id": category_id, "segmentation": r, "score": score.item(),
                 "bbox": box.tolist(), "scale": round(scale.item(), 6), "position": place.tolist(),
             } for r, box, score, scale, place in rows
         ]  # fmt: skip

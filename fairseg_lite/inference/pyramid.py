@@ -19,7 +19,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
+from fairseg_lite.inference.canvas import trunk_on_canvas
 from fairseg_lite.models.deepmask import DeepMask, DenseFeatures
+from fairseg_lite.models.trunks import STRIDE
 
 Timer = Callable[[str], AbstractContextManager]
 
@@ -82,11 +84,15 @@ def resized(image: Tensor, scale: float) -> Tensor:
 
 
 def on_canvas(image: Tensor, patch_size: int) -> Tensor:
-    """The normalised picture (3, H, W) in a border of half a patch of middle grey: (1, 3, H + P, W + P)."""
+    """The normalised picture (3, H, W) in middle grey: (1, 3, H + P, W + P), rounded up to multiples of the stride.
+
+    Half a patch lies above and to the left, at least as much below and to the right. The rounding adds no window.
+    """
     half = patch_size // 2
+    right, bottom = (half + -n % STRIDE for n in (image.shape[-1] + patch_size, image.shape[-2] + patch_size))
     mean, std = image.new_tensor(IMAGENET_MEAN), image.new_tensor(IMAGENET_STD)
     grey = ((0.5 - mean) / std)[:, None, None]
-    return (F.pad(image - grey, (half, half, half, half)) + grey)[None]
+    return (F.pad(image - grey, (half, right, half, bottom)) + grey)[None]
 
 
 @torch.inference_mode()
@@ -111,6 +117,8 @@ def pyramid(model: DeepMask, image: Tensor, scales: Sequence[float], *, timer: T
         with timer("pyramid"):
             level = resized(image, scale)
             canvas = on_canvas(level, model.patch_size).to(dtype=dtype, memory_format=torch.channels_last)
+        with timer("trunk"):
+            features = trunk_on_canvas(model, canvas, level.shape[-2:])
         size = [a / b for a, b in zip(level.shape[-2:], image.shape[-2:], strict=True)]
-        levels.append(Level((size[0], size[1]), model.dense(canvas, timer=timer)))
+        levels.append(Level((size[0], size[1]), model.heads(features, timer)))
     return levels

@@ -148,7 +148,7 @@ class DeepMask(nn.Module):
         border = self.context // 2 // STRIDE
         if border:
             x = x[:, :, border:-border, border:-border]  # the context has served: (B, C, G, G)
-        dense = self._heads(x)
+        dense = self.heads(x)
         index = torch.arange(len(patches), device=patches.device)
         zero = torch.zeros_like(index)
         return DeepMaskOutput(self.masks_at(dense, index, zero, zero), dense.scores[:, 0, 0])
@@ -168,9 +168,10 @@ class DeepMask(nn.Module):
             raise ValueError(f"picture of {tuple(images.shape[-2:])} px; pad it to at least the patch of {self.patch_size} px")
         with timer("trunk"):
             x = self.trunk(images)
-        return self._heads(x, timer)
+        return self.heads(x, timer)
 
-    def _heads(self, x: Tensor, timer: Callable[[str], AbstractContextManager] = nullcontext) -> DenseFeatures:
+    def heads(self, x: Tensor, timer: Callable[[str], AbstractContextManager] = nullcontext) -> DenseFeatures:
+        """What follows the trunk, for every G x G block of its features (B, C, h+G-1, w+G-1)."""
         with timer("512-d layer"):
             features = F.relu(self.reduce(x))  # (B, F, h+G-1, w+G-1)
             if self.head == "shared":

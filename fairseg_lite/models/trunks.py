@@ -11,6 +11,7 @@ Shapes: B batch, C channels, H W image.
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,14 @@ from torchvision.ops import FrozenBatchNorm2d
 from fairseg_lite.geometry.resample import symmetric_pad
 
 STRIDE = 16
+
+
+class Step(NamedTuple):
+    """One function of a trunk's chain; its output cell o looks at input cells o * stride - reach .. o * stride + reach."""
+
+    run: Callable[[Tensor], Tensor]
+    stride: int
+    reach: int
 
 
 class SymmetricConv2d(nn.Conv2d):
@@ -55,6 +64,11 @@ class Basic(nn.Module):
         self.conv2, self.bn2 = _conv(inner, cout, 3, 1, padding), norm(cout)
         self.downsample = _shortcut(cin, cout, stride, norm)
 
+    @property
+    def step(self) -> Step:
+        stride = self.conv1.stride[0]
+        return Step(self, stride, 1 + stride)
+
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
@@ -76,6 +90,11 @@ class Bottleneck(nn.Module):
         self.conv2, self.bn2 = _conv(inner, inner, 3, s3, padding), norm(inner)
         self.conv3, self.bn3 = _conv(inner, cout, 1, 1, padding), norm(cout)
         self.downsample = _shortcut(cin, cout, stride, norm)
+
+    @property
+    def step(self) -> Step:
+        first, second = self.conv1.stride[0], self.conv2.stride[0]
+        return Step(self, first * second, first)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -166,6 +185,13 @@ class ResNetTrunk(nn.Module):
         """The trunk as a list of functions to call in turn: stem with pool, layer1, layer2, layer3."""
         return [self.pooled_stem, self.layer1, self.layer2, self.layer3]
 
+    @property
+    def steps(self) -> list[Step]:
+        """The trunk as a chain of the smallest parts whose reach is known."""
+        pool = [] if self.maxpool is None else [Step(self.maxpool, 2, 1)]
+        blocks = [block.step for layer in (self.layer1, self.layer2, self.layer3) for block in layer]
+        return [Step(self.stem, 2, self.conv1.kernel_size[0] // 2), *pool, *blocks]
+
     def forward(self, x: Tensor) -> Tensor:
         for stage in self.stages:
             x = stage(x)
@@ -218,6 +244,12 @@ class VGGTrunk(nn.Module):
         """The trunk cut after each pooling: strides 2, 4, 8, 16 and the last two convolutions."""
         f = self.features
         return [f[0:3], f[3:6], f[6:11], f[11:16], f[16:]]
+
+    @property
+    def steps(self) -> list[Step]:
+        """As `ResNetTrunk.steps`."""
+        known = {nn.MaxPool2d: (2, 1), nn.ReLU: (1, 0)}
+        return [Step(layer, *known.get(type(layer), (1, 1))) for layer in self.features]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)  # (B, 512, H/16, W/16)

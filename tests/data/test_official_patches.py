@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from fairseg_lite.data.patches import PatchSampler, PatchSpec
 from fairseg_lite.data.scenes import SceneCache, Subset
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.geometry.masks import polygons_to_mask, rle_encode
+from fairseg_lite.training.recipes import RECIPES, train_deepmask
 from tests.data.test_patches import TINY, Boxes
 
 ORACLE = Path(__file__).parent / "oracle"
@@ -263,7 +265,7 @@ def test_negatives_are_far_by_the_official_measure():
 
 def test_no_free_point_is_not_an_endless_search():
     rules = OfficialRules(Boxes((40, 40, [(10, 10, 30, 30, 0, False)])), PatchSpec(), [np.arange(1)])
-    rules.shift = 1e9  # nothing is far enough
+    rules.shift, rules.centres[0] = 1e9, {k: [(0, 0, 0)] for k in range(-30, 30)}  # nothing is far enough
     g = Counting()
     assert rules.score_negative(g).category == -1
     assert g.count == 1 + 3 * official_patches.TRIES
@@ -305,10 +307,6 @@ def test_even_steps_hold_mask_samples_and_odd_ones_score_samples():
 
 
 def test_the_official_recipe_trains():
-    from dataclasses import replace
-
-    from fairseg_lite.training.recipes import RECIPES, train_deepmask
-
     recipe = RECIPES["official"]
     short = replace(
         recipe, model="deepmask_tiny", positives=4, negatives=4, fit=replace(recipe.fit, steps=2, log_every=1)

@@ -426,3 +426,11 @@ def test_nothing_to_learn_from_is_an_error(data, message):
 def test_bad_options_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         PatchSampler(one(40, 50, 95, 80), TINY, **{"positives": 1, "negatives": 1} | kwargs)
+
+
+@pytest.mark.parametrize("rules", ["paper", "official"])
+def test_an_object_without_pixels_is_passed_over(rules):
+    data = Boxes((90, 90, [(20, 20, 20, 60, 0, False), (30, 30, 60, 60, 1, False)]))
+    sampler = PatchSampler(data, TINY, positives=10, negatives=10, rules=rules, min_area=0, min_side=0.5)
+    for step in range(2):
+        assert set(sampler.batch(step).categories[:10].tolist()) == {1}

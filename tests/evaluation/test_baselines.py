@@ -47,6 +47,13 @@ def test_a_level_covers_the_picture_half_a_window_apart():
     assert big > 10 * small
 
 
+def test_levels_are_a_root_of_two_apart():
+    masks = sliding_boxes(64, 64, 10_000).masks
+    sides = np.maximum(masks.any(2).sum(1), masks.any(1).sum(1))
+    assert sorted(set(sides.tolist())) == [4, 6, 8, 11, 16, 23, 32, 45, 64]
+    assert (np.diff(sides) <= 0).all()
+
+
 def test_a_tiny_picture_has_few_windows():
     assert len(sliding_boxes(1, 1, 50).masks) in range(1, 51)
     assert len(sliding_boxes(6, 6, 10_000).masks) < 200
@@ -84,6 +91,36 @@ def test_regions_find_each_of_several():
     image, masks = squares((5, 5, 15), (40, 30, 24), (60, 5, 10), noise=5)
     proposals = segment_proposals(image, 100)
     assert min(best_iou(proposals, m) for m in masks) > 0.8
+
+
+def strips(*colours_and_widths):
+    return np.concatenate([np.full((12, w, 3), c, np.uint8) for c, w in colours_and_widths], axis=1)
+
+
+def check_scores(image, life):
+    """The regions are those named by (first column, columns), with the score of their life."""
+    masks, scores = segment_proposals(image, 99)
+    columns = [(int(np.flatnonzero(m.any(0))[0]), int(m.any(0).sum())) for m in masks]
+    assert sorted(columns) == sorted(life)
+    assert scores.tolist() == pytest.approx([life[c] * (12 * c[1]) ** 0.5 for c in columns])  # 12 px high
+
+
+def test_the_smallest_merge_first_and_scores_are_life_times_side():
+    red, green, blue = (200, 40, 80), (40, 200, 120), (120, 80, 200)  # alike in no channel
+    # green and blue are 20 of 60 columns: similarity 2 / 3; with red they are all 60: 0. First regions come at 2
+    check_scores(
+        strips((red, 40), (green, 10), (blue, 10)),
+        {(0, 40): 2, (40, 10): 2 - 2 / 3, (50, 10): 2 - 2 / 3, (40, 20): 2 / 3, (0, 60): 0},
+    )
+
+
+def test_like_colours_merge_first():
+    blue, red, almost_red = (40, 40, 200), (200, 40, 40), (207, 40, 40)  # 200 and 207 are in one bin of 16
+    # the reds: 1 + 1 - 40 / 60; blue with them: a third, for green alone is alike, + 1 - 60 / 60
+    check_scores(
+        strips((blue, 20), (red, 20), (almost_red, 20)),
+        {(0, 20): 2 - 1 / 3, (20, 20): 2 - 4 / 3, (40, 20): 2 - 4 / 3, (20, 40): 4 / 3 - 1 / 3, (0, 60): 0},
+    )
 
 
 def test_regions_are_connected_different_and_in_order():
