@@ -121,7 +121,9 @@ def grid(
     return _finish(figure)
 
 
-def scene(image: np.ndarray, masks: np.ndarray, boxes: np.ndarray | None = None, names: Sequence[str] = (), *, side: float = 5) -> Figure:  # fmt: skip
+def scene(
+    image: np.ndarray, masks: np.ndarray, boxes: np.ndarray | None = None, names: Sequence[str] = (), *, side: float = 5
+) -> Figure:
     """A picture beside the same with its instances: masks tinted, boxes (N, 4) xyxy, names at the box."""
     ratio = image.shape[0] / image.shape[1]
     figure, (left, right) = plt.subplots(1, 2, figsize=(2 * side, side * ratio), layout="constrained")
@@ -193,8 +195,9 @@ def bars(groups: Mapping[str, Mapping[str, float]], *, y: str, title: str = "", 
         axis.bar_label(drawn, fmt="%.2f" if max(values.values()) < 10 else "%.0f", fontsize=9, padding=2)
     axis.set_xticks(range(len(labels)), labels)
     axis.set(ylabel=y, title=title)
+    axis.margins(y=0.25)  # room for the legend
     if len(groups) > 1:
-        axis.legend()
+        axis.legend(loc="upper right", ncols=len(groups))
     return _finish(figure)
 
 
@@ -221,9 +224,11 @@ def pipeline_map(lit: str) -> Figure:
     figure, axis = plt.subplots(figsize=(11, 1.5))
     for i, stop in enumerate(STOPS):
         today = stop == lit
-        box = FancyBboxPatch((2 * i, 0), 1.3, 0.8, boxstyle="round,pad=0.08", fc=ORANGE if today else "#EEEEEE", ec=BLACK, lw=2 if today else 1)  # fmt: skip
+        box = FancyBboxPatch(
+            (2 * i, 0), 1.3, 0.8, boxstyle="round,pad=0.08", fc=ORANGE if today else "#EEEEEE", ec=BLACK, lw=2 if today else 1
+        )
         axis.add_patch(box)
-        axis.text(2 * i + 0.65, 0.4, stop, ha="center", va="center", fontsize=11, weight="bold" if today else "normal")
+        axis.text(2 * i + 0.65, 0.4, stop, ha="center", va="center", fontsize=10, weight="bold" if today else "normal")
         if i + 1 < len(STOPS):
             axis.annotate("", (2 * i + 1.9, 0.4), (2 * i + 1.4, 0.4), arrowprops={"arrowstyle": "-|>", "color": BLACK})
             axis.text(2 * i + 1.65, 1.0, carried[i], ha="center", va="bottom", fontsize=9, color="#555555")
@@ -232,7 +237,9 @@ def pipeline_map(lit: str) -> Figure:
     return _finish(figure)
 
 
-def patch_hits(images: Tensor, masks: Tensor, predicted: Tensor, *, context: int = 32, columns: int = 8, side: float = 1.6) -> Figure:
+def patch_hits(
+    images: Tensor, masks: Tensor, predicted: Tensor, *, context: int = 32, columns: int = 8, side: float = 1.6
+) -> Figure:
     """Patches without their context, truth against prediction in the colours of `hits`; masks are (B, T, T) bool."""
     pictures, half = to_pixels(images), context // 2
     size = pictures.shape[1] - context
@@ -242,7 +249,9 @@ def patch_hits(images: Tensor, masks: Tensor, predicted: Tensor, *, context: int
     return grid(shown, columns=columns, side=side)
 
 
-def windows(image: np.ndarray, squares: Sequence, spec, *, labels: Sequence[float] = (), side: float = 5, title: str = "") -> Figure:  # fmt: skip
+def windows(
+    image: np.ndarray, squares: Sequence, spec, *, labels: Sequence[float] = (), side: float = 5, title: str = ""
+) -> Figure:
     """Patches drawn in their picture: the patch solid, the place of a canonical object dashed, the centre a cross.
 
     Args:
@@ -262,7 +271,7 @@ def windows(image: np.ndarray, squares: Sequence, spec, *, labels: Sequence[floa
         for length, line, wide in ((spec.patch_size, "-", 2.5), (spec.object_size, "--", 1.6)):
             half = length / s.scale / 2
             for under, shade in ((wide + 2, "white"), (wide, colour)):
-                axis.add_patch(Rectangle((s.x - half, s.y - half), 2 * half, 2 * half, fill=False, ec=shade, lw=under, ls=line))  # fmt: skip
+                axis.add_patch(Rectangle((s.x - half, s.y - half), 2 * half, 2 * half, fill=False, ec=shade, lw=under, ls=line))
         axis.plot(s.x, s.y, "+", color=colour, markersize=11, markeredgewidth=2.5)
         half = spec.patch_size / s.scale / 2
         reach = [min(reach[0], s.x - half), min(reach[1], s.y - half), max(reach[2], s.x + half), max(reach[3], s.y + half)]
@@ -327,8 +336,13 @@ def overlap_table(iou: np.ndarray, finders: Sequence[int] = (), *, title: str = 
 
 
 def close_ups(
-    images: Sequence[np.ndarray], truths: Sequence[np.ndarray], found: Sequence[np.ndarray], titles: Sequence[str] = (), *, side: float = 1.6
-) -> Figure:  # fmt: skip
+    images: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    found: Sequence[np.ndarray],
+    titles: Sequence[str] = (),
+    *,
+    side: float = 1.6,
+) -> Figure:
     """Objects cut out of their pictures: above as they are, below the best proposal against the truth (see `hits`).
 
     Args:

@@ -79,9 +79,7 @@ def test_the_table_of_commands_works_on_small_settings(cli, network, photo, scen
 
 
 def test_links_lead_somewhere():
-    headings = {
-        re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", README, re.M)
-    }
+    headings = {re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", README, re.M)}
     links = re.findall(r"\]\(([^)\s]+)\)", README)
     assert links
     for link in links:

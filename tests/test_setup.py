@@ -76,9 +76,7 @@ def course(tmp_path, monkeypatch):
             python.symlink_to(sys.executable)
         code = next((code for word, code in module.codes.items() if any(word in c for c in command)), 0)
         said = module.pip_says if "config" in command else ""
-        return subprocess.CompletedProcess(
-            command, code, said, "Traceback\nRuntimeError: operator nms does not exist\n"
-        )
+        return subprocess.CompletedProcess(command, code, said, "Traceback\nRuntimeError: operator nms does not exist\n")
 
     module.really_run = module.run
     monkeypatch.setattr(module, "run", run)
@@ -202,9 +200,7 @@ def test_a_pip_configuration_keeps_index_certificate_and_proxy_only(course, monk
 
 def test_pip_itself_reads_its_files_as_we_think(course, monkeypatch, tmp_path):
     pytest.importorskip("pip", reason="uv makes environments without pip")
-    (tmp_path / "pip.conf").write_text(
-        "[global]\nfind-links = /wheels\ntimeout = 77\n[install]\nproxy = http://theirs\n"
-    )
+    (tmp_path / "pip.conf").write_text("[global]\nfind-links = /wheels\ntimeout = 77\n[install]\nproxy = http://theirs\n")
     for name in [k for k in os.environ if k.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))

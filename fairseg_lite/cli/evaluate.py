@@ -8,12 +8,15 @@ from pathlib import Path
 from fairseg_lite.cli.inputs import (
     DATA_HELP,
     add_device,
+    add_precision,
     command,
     device_of,
+    dtype_of,
     open_dataset,
     output_folder,
     positive,
     write_json,
+    write_picture,
 )
 from fairseg_lite.cli.train import MODEL_NAMES
 
@@ -39,7 +42,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--top-k", type=positive, default=1000, metavar="N", help="proposals per picture (default: 1000)")
     p.add_argument("--nms", type=float, metavar="IOU", help="drop proposals that overlap a better one by more")
     p.add_argument("--zoom", type=int, default=0, metavar="N", help="larger scales to add, for small objects")
+    p.add_argument("--figure", metavar="FILE", help="draw the pictures that went best, median and worst")
     p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
+    add_precision(p)
     add_device(p)
     p.set_defaults(run=_evaluate)
 
@@ -81,7 +86,7 @@ def _evaluate(a: argparse.Namespace) -> None:
     start = time.perf_counter()
     patches = patch_report(model, data)
     print(f"patches    {patches}")
-    fast, results, seconds = prepare(model), [], 0.0
+    fast, results, seconds = prepare(model, dtype=dtype_of(a.precision, device)), [], 0.0
     for i in tqdm(range(len(data)), unit="picture", delay=2):
         scene = data[i]
         clock = time.perf_counter()
@@ -93,6 +98,8 @@ def _evaluate(a: argparse.Namespace) -> None:
     for kind, report in reports.items():
         print(f"{'masks' if kind == 'segm' else 'boxes':10} {report}")
     print(f"proposals  {len(data)} of {total} pictures, {seconds / len(data):.2f} s each")
+    if a.figure:
+        write_picture(a.figure, _extremes(data, truth, results))
     if a.out:
         content = {
             "model": a.model,
@@ -100,13 +107,46 @@ def _evaluate(a: argparse.Namespace) -> None:
             "data": a.data,
             "pictures": len(data),
             "of": total,
-            "settings": {"top_k": a.top_k, "nms": a.nms, "zoom": a.zoom, "device": str(device)},
+            "settings": {"top_k": a.top_k, "nms": a.nms, "zoom": a.zoom, "precision": a.precision, "device": str(device)},
             "patches": {k: v for k, v in asdict(patches).items() if k != "ious"},
             "recall": {kind: asdict(report) for kind, report in reports.items()},
             "seconds_per_picture": seconds / len(data),
             "seconds": time.perf_counter() - start,
         }
         write_json(a.out, content, indent=1)
+
+
+def _extremes(data, truth: dict, results: list[dict], count: int = 3):
+    """The pictures whose objects were found best, at the median and worst: the best of 100 proposals for each object."""
+    import numpy as np
+    from pycocotools import mask as coco_mask
+
+    from fairseg_lite.geometry.masks import rle_decode
+    from fairseg_lite.plots import grid, hits
+
+    objects, found = {}, {}
+    for a in truth["annotations"]:
+        if not a["iscrowd"]:
+            objects.setdefault(a["image_id"], []).append(a["segmentation"])
+    for r in results:  # best first, picture by picture
+        if len(found.setdefault(r["image_id"], [])) < 100:
+            found[r["image_id"]].append(r["segmentation"])
+    ranked = []
+    for i, entry in enumerate(truth["images"]):
+        rles, proposals = objects.get(entry["id"], []), found.get(entry["id"], [])
+        if rles and proposals:
+            iou = coco_mask.iou(proposals, rles, [0] * len(rles))
+            ranked.append((iou.max(0).mean(), i, rles, [proposals[k] for k in iou.argmax(0)]))
+    ranked.sort(key=lambda row: -row[0])
+    middle = max((len(ranked) - count) // 2, 0)
+    chosen = ranked[:count] + ranked[middle : middle + count] + ranked[-count:]
+    pictures = []
+    for _, i, rles, best in chosen:
+        shown, drawn = (np.any([rle_decode(r) for r in part], axis=0) for part in (rles, best))
+        pictures.append(hits(data[i].image, shown, drawn))
+    words = ["best"] * count + ["median"] * count + ["worst"] * count
+    titles = [f"{word}: mean IoU {row[0]:.2f}" for word, row in zip(words, chosen, strict=False)]
+    return grid(pictures, titles, columns=count, side=4)
 
 
 def _bench(a: argparse.Namespace) -> None:

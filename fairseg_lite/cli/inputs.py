@@ -48,6 +48,21 @@ def device_of(arguments: argparse.Namespace):
     return device
 
 
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """`--precision` of inference."""
+    words = "to compute in; auto takes bf16 where it measures faster (default: fp32)"
+    parser.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32", help=words)
+
+
+def dtype_of(precision: str, device):
+    """torch.float32 or torch.bfloat16."""
+    import torch
+
+    from fairseg_lite.training.fit import bf16_is_faster
+
+    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and bf16_is_faster(device)) else torch.float32
+
+
 def open_dataset(name: str, *, held_out: bool, on_fault: str = "raise"):
     """`shapes`, `shapes:N`, or a COCO-format folder.
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from fairseg_lite.cli.inputs import (
     add_device,
+    add_precision,
     command,
     device_of,
+    dtype_of,
     list_pictures,
     output_folder,
     positive,
@@ -48,9 +50,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--nms", type=float, metavar="IOU", help="drop proposals that overlap a better one by more")
     p.add_argument("--zoom", type=int, default=0, metavar="N", help="larger scales to add, for small objects")
     p.add_argument("--threshold", type=float, default=0.5, metavar="P", help="mask probability (default: 0.5)")
-    p.add_argument(
-        "--max-side", type=positive, metavar="PX", help="larger pictures are reduced to this (default: 1024)"
-    )
+    p.add_argument("--max-side", type=positive, metavar="PX", help="larger pictures are reduced to this (default: 1024)")
+    add_precision(p)
     _add_model(p)
     p.set_defaults(run=_propose)
 
@@ -74,7 +75,7 @@ def _propose(a: argparse.Namespace) -> int:
     from fairseg_lite.inference.proposals import prepare, propose
     from fairseg_lite.training.checkpoints import load_model
 
-    model = prepare(load_model(a.model, device=device))
+    model = prepare(load_model(a.model, device=device), dtype=dtype_of(a.precision, device))
     options = {"top_k": a.top_k, "nms": a.nms, "zoom": a.zoom, "threshold": a.threshold}
     if a.max_side:
         options["max_side"] = a.max_side
@@ -161,9 +162,7 @@ def _demo(a: argparse.Namespace) -> None:
     model = prepare(load_model(a.model, device=device))
     scene = ShapesDataset(500, seed=1)[a.scene]
     found = propose(model, scene.image, top_k=100)
-    best = (
-        mask_iou(torch.from_numpy(scene.masks), found.masks()).amax(1) if len(found) else torch.zeros(len(scene.masks))
-    )
+    best = mask_iou(torch.from_numpy(scene.masks), found.masks()).amax(1) if len(found) else torch.zeros(len(scene.masks))
     shown = [scene.image, tinted(scene.image, scene.masks), _drawn(scene.image, found, a.draw)]
     titles = ["a made-up scene", f"the {len(scene.masks)} objects in it", f"the best {a.draw} proposals"]
     write_picture(out / "demo.png", grid(shown, titles, columns=3, side=4.5))

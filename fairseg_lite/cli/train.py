@@ -66,9 +66,7 @@ def recipe_of(a: argparse.Namespace) -> tuple:
             fit = FitConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored["fit"].items()})
             recipe = Recipe(**{**stored["recipe"], "fit": fit})
         except (OSError, ValueError, TypeError, LookupError) as error:
-            raise ValueError(
-                f"{str(header)!r} is no run of this version ({error}); start another without --resume"
-            ) from error
+            raise ValueError(f"{str(header)!r} is no run of this version ({error}); start another without --resume") from error
     else:
         recipe = RECIPES[a.recipe or "shapes"]
     if a.lr is not None and not a.lr > 0:

@@ -140,9 +140,7 @@ class CheckReport:
             textwrap.fill(f"  categories {categories or 'none'}", 100, subsequent_indent=" " * 13),
         ]
         if self.measured:
-            lines.append(
-                f"  {self.measured:,} boxes or areas were missing or did not fit the mask: measured from the mask"
-            )
+            lines.append(f"  {self.measured:,} boxes or areas were missing or did not fit the mask: measured from the mask")
         shown = [f"  {f.kind}: {f}" for f in sorted(self.faults, key=lambda f: f.kind)]
         lines.append(f"  {len(self.faults):,} faults" + (":" if shown else ""))
         return "\n".join(lines + ["  " + line for line in shown])
@@ -218,9 +216,7 @@ def write_coco_folder(dataset: SceneDataset, folder: str | Path, progress: bool 
         part.write_text(json.dumps(_collect(dataset, write_image, progress)))
         os.replace(part, path)
     except OSError as error:
-        raise ValueError(
-            f"cannot write to {str(folder)!r}: {error.strerror or error}; what is there is incomplete"
-        ) from error
+        raise ValueError(f"cannot write to {str(folder)!r}: {error.strerror or error}; what is there is incomplete") from error
     finally:
         if folder.is_dir():
             part.unlink(missing_ok=True)

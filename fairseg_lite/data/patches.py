@@ -73,8 +73,7 @@ def is_negative(window: Window, objects: list[Window], spec: PatchSpec) -> bool:
     """True where a window is far from every canonical positive: 32/224 of the patch on an axis, or a factor 2."""
     far = FAR * spec.patch_size / window.scale
     return all(
-        abs(window.x - o.x) >= far or abs(window.y - o.y) >= far or abs(math.log2(window.scale / o.scale)) >= 1
-        for o in objects
+        abs(window.x - o.x) >= far or abs(window.y - o.y) >= far or abs(math.log2(window.scale / o.scale)) >= 1 for o in objects
     )
 
 

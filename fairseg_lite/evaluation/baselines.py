@@ -98,9 +98,7 @@ def segment_proposals(image: np.ndarray, count: int, *, scale: float = 60.0, sma
     Source: selective search (Uijlings et al. 2013), with a score of ours. Lesson: 05.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(
-            f"image is {image.dtype} of shape {image.shape}; wanted (H, W, 3) uint8 with at least one pixel"
-        )
+        raise ValueError(f"image is {image.dtype} of shape {image.shape}; wanted (H, W, 3) uint8 with at least one pixel")
     if count < 1:
         raise ValueError(f"count is {count}; wanted at least 1 proposal")
     labels = _oversegment(image, scale, smallest)

@@ -159,9 +159,7 @@ def _proposals(images: dict[int, dict], results: Sequence[dict], iou_type: str) 
     for i, r in enumerate(results):
         image = images.get(r.get("image_id"))
         if image is None:
-            raise ValueError(
-                f"result {i} is of picture {r.get('image_id')!r}, which is not one of the {len(images)} here"
-            )
+            raise ValueError(f"result {i} is of picture {r.get('image_id')!r}, which is not one of the {len(images)} here")
         where = f"result {i} (picture {image['id']})"
         score, shape = r.get("score"), r.get(key)
         if not _finite(score):

@@ -139,9 +139,7 @@ def rle_decode(rle: dict) -> np.ndarray:
 
 def _rle_size(rle: dict) -> tuple[int, int]:
     size = rle.get("size") if isinstance(rle, dict) else None
-    if not (
-        isinstance(size, (list, tuple)) and len(size) == 2 and all(type(s) is int and 0 <= s < 2**24 for s in size)
-    ):
+    if not (isinstance(size, (list, tuple)) and len(size) == 2 and all(type(s) is int and 0 <= s < 2**24 for s in size)):
         raise ValueError(f"RLE size is {size!r}; wanted [height, width] in pixels, each below 2^24")
     return size[0], size[1]
 

@@ -23,9 +23,7 @@ def symmetric_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Te
     if min(x.shape[-2:]) == 0:
         raise ValueError(f"picture of {tuple(x.shape[-2:])} px is empty; there is nothing to mirror")
     if x.shape[-2] + top + bottom < 0 or x.shape[-1] + left + right < 0:
-        raise ValueError(
-            f"cropping {(left, right, top, bottom)} px takes more than the {tuple(x.shape[-2:])} px there are"
-        )
+        raise ValueError(f"cropping {(left, right, top, bottom)} px takes more than the {tuple(x.shape[-2:])} px there are")
 
     def mirrored(n: int, before: int, after: int) -> Tensor:
         i = torch.arange(-before, n + after, device=x.device) % (2 * n)
@@ -53,9 +51,7 @@ def aligned_resize(x: Tensor, height: int, width: int) -> Tensor:
         float32. Lesson: 04.
     """
     if min(*x.shape[-2:], height, width) < 1:
-        raise ValueError(
-            f"cannot resize a picture of {tuple(x.shape[-2:])} px to {height} x {width}; both need a pixel"
-        )
+        raise ValueError(f"cannot resize a picture of {tuple(x.shape[-2:])} px to {height} x {width}; both need a pixel")
 
     def places(n: int, m: int) -> list[tuple[Tensor, Tensor]]:
         step = torch.tensor((n - 1) / (m - 1) if m > 1 else 0.0, dtype=torch.float32)

@@ -65,7 +65,10 @@ def trunk_on_canvas(model: DeepMask, canvas: Tensor, size: tuple[int, int]) -> T
         more = math.ceil(step.reach / step.stride)  # output cells spoilt by a border that is none
         outs, ins = [], []
         for (low, high), n in zip(seen, whole, strict=True):
-            out = max(math.ceil((low - step.reach) / step.stride), 0), min((high - 1 + step.reach) // step.stride + 1, n // step.stride)
+            out = (
+                max(math.ceil((low - step.reach) / step.stride), 0),
+                min((high - 1 + step.reach) // step.stride + 1, n // step.stride),
+            )
             outs.append(out)
             ins.append((max((out[0] - more) * step.stride, 0), min((out[1] + more) * step.stride, n)))
         y = step.run(_framed(x, seen, ins, whole, grey))

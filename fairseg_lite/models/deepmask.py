@@ -118,15 +118,24 @@ class DeepMask(nn.Module):
             self.mask = nn.Linear(embedding, mask_size**2)
         if head == "shared":
             self.score = nn.Sequential(
-                nn.Dropout(dropout), nn.Linear(embedding, score_hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(score_hidden, 1)
-            )  # fmt: skip
+                nn.Dropout(dropout),
+                nn.Linear(embedding, score_hidden),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+                nn.Linear(score_hidden, 1),
+            )
         else:
             # 2x2 pooling at stride 1 and a convolution with holes of 2: for every window exactly the numbers that
             # pooling at stride 2 would give there. This is the paper's interleaving, and gives one score per mask.
             self.score_embed = nn.Conv2d(trunk.out_channels, embedding, grid // 2, dilation=2)
             self.score = nn.Sequential(
-                nn.ReLU(), nn.Dropout(dropout), nn.Linear(embedding, score_hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(score_hidden, 1)
-            )  # fmt: skip
+                nn.ReLU(),
+                nn.Dropout(dropout),
+                nn.Linear(embedding, score_hidden),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+                nn.Linear(score_hidden, 1),
+            )
 
     def forward(self, patches: Tensor) -> DeepMaskOutput:
         """One mask and one score for each patch.

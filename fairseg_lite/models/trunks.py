@@ -81,9 +81,7 @@ class Bottleneck(nn.Module):
     stride_in_1x1 puts the stride on the first 1x1 (the original ResNet); torchvision and FAIR have it on the 3x3.
     """
 
-    def __init__(
-        self, cin: int, inner: int, cout: int, stride: int, *, norm: Callable, padding: str, stride_in_1x1: bool
-    ):
+    def __init__(self, cin: int, inner: int, cout: int, stride: int, *, norm: Callable, padding: str, stride_in_1x1: bool):
         super().__init__()
         s1, s3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1, self.bn1 = _conv(cin, inner, 1, s1, padding), norm(inner)

@@ -38,6 +38,7 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> 
         save_file(tensors, part, metadata={"fairseg_lite": json.dumps(header)})
         with open(part, "rb") as f:
             os.fsync(f.fileno())
+        part.chmod(0o644)  # safetensors makes files that only their owner can read
         os.replace(part, path)
         part.write_text(json.dumps(header, indent=1) + "\n")
         os.replace(part, path.with_suffix(".json"))

@@ -206,7 +206,7 @@ def patch_report(
     device, spec = next(model.parameters()).device, patch_spec(model)
     side, cut = spec.patch_size, torch.logit(torch.tensor(threshold)).item()
     ious: list[float] = []
-    for batch in tqdm(evaluation_patches(dataset, spec), disable=not progress, desc="patches", unit="batch"):
+    for batch in tqdm(evaluation_patches(dataset, spec), disable=not progress, desc="patches", unit="batch", delay=2):
         batch = batch.to(device)
         masks = F.interpolate(model(batch.images).masks[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0] > cut
         inter = (masks & batch.masks).sum((1, 2)).float()

@@ -133,9 +133,7 @@ def test_trunk_weights_that_do_not_do(refused, scenes, tmp_path):
         assert name in refused(*start, tmp_path / name)
     assert "NoSuchWeights" in refused(*start, "NoSuchWeights")
     assert "has no ImageNet weights" in refused(*start, tmp_path / "cut.safetensors", "--model", "deepmask_tiny")
-    assert "belongs to deepmask_resnet50" in refused(
-        "train", "deepmask", scenes, "-o", tmp_path / "r", "--stride-in-1x1"
-    )
+    assert "belongs to deepmask_resnet50" in refused("train", "deepmask", scenes, "-o", tmp_path / "r", "--stride-in-1x1")
 
 
 def test_a_run_is_neither_overwritten_nor_mixed(refused, tmp_path):

@@ -14,9 +14,7 @@ from fairseg_lite.models.deepmask import MODELS
 from fairseg_lite.training.recipes import RECIPES
 
 
-def jobs(
-    parser: argparse.ArgumentParser, words: tuple[str, ...] = ()
-) -> dict[tuple[str, ...], argparse.ArgumentParser]:
+def jobs(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], argparse.ArgumentParser]:
     """Every command and job, by its words."""
     found = {}
     for action in parser._actions:

@@ -35,9 +35,7 @@ def test_train_on_shapes_writes_a_network_that_propose_and_evaluate_take(cli, tm
     assert load_model(out / "model.safetensors").header["recipe"]["fit"]["seed"] == 3
     numbers = json.loads((out / "valid.json").read_text())["patches"]
     assert f"mean IoU {numbers['mean_iou']:.3f}" in said[-1]
-    code, said, _ = cli(
-        "evaluate", out / "model.safetensors", "shapes:2", "--limit", 1, "--top-k", 20, "-o", tmp_path / "r.json"
-    )
+    code, said, _ = cli("evaluate", out / "model.safetensors", "shapes:2", "--limit", 1, "--top-k", 20, "-o", tmp_path / "r.json")
     assert code == 0
     result = json.loads((tmp_path / "r.json").read_text())
     assert (result["pictures"], result["of"]) == (1, 2)
@@ -59,9 +57,7 @@ def test_data_makes_a_folder_that_check_and_train_take(cli, refused, tmp_path):
 
 
 def recipe(*words):
-    return recipe_of(build_parser().parse_args(["train", "deepmask", "shapes", "--out", "nowhere", *map(str, words)]))[
-        0
-    ]
+    return recipe_of(build_parser().parse_args(["train", "deepmask", "shapes", "--out", "nowhere", *map(str, words)]))[0]
 
 
 def test_the_command_line_changes_its_own_numbers_only():

@@ -241,9 +241,7 @@ def test_the_report_of_shapes_agrees_with_its_scenes(tmp_path):
 # --- photographs that developers have
 
 
-@pytest.mark.parametrize(
-    "name, pictures, rows, categories", [("animals/valid", 210, 298, 7), ("coco228", 228, 1791, 80)]
-)
+@pytest.mark.parametrize("name, pictures, rows, categories", [("animals/valid", 210, 298, 7), ("coco228", 228, 1791, 80)])
 def test_photographs(shared, name, pictures, rows, categories):
     data = CocoDataset(shared / "data" / name)
     table = data.instances

@@ -219,8 +219,6 @@ def test_no_folder_no_file_no_such_option(tmp_path):
 
 
 def test_a_set_of_crowds_alone_cannot_be_learned(tmp_path):
-    data = CocoDataset(
-        folder(tmp_path, annotation(iscrowd=1), annotation(id=8, iscrowd=1, segmentation=rle_encode(MASK)))
-    )
+    data = CocoDataset(folder(tmp_path, annotation(iscrowd=1), annotation(id=8, iscrowd=1, segmentation=rle_encode(MASK))))
     with pytest.raises(ValueError, match="no object to learn from: 2 instances in 1 pictures, 2 are crowds"):
         PatchSampler(data, PatchSpec(), positives=1, negatives=0)

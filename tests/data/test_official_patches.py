@@ -47,9 +47,7 @@ class Replay:
 
 
 def official(data, **kwargs) -> OfficialRules:
-    return OfficialRules(
-        data, PatchSpec(), PatchSampler(data, PatchSpec(), positives=1, negatives=0).by_class, **kwargs
-    )
+    return OfficialRules(data, PatchSpec(), PatchSampler(data, PatchSpec(), positives=1, negatives=0).by_class, **kwargs)
 
 
 def replayed(rules, name):
@@ -227,7 +225,7 @@ def windows(rules, draw, n):
 def test_score_positives_are_centred_and_up_to_a_fifth_too_large():
     data = ShapesDataset(10, seed=3)
     rules = OfficialRules(data, TINY, [np.arange(1)])
-    for _, left, top, side, row in windows(rules, rules.score_positive, 60):
+    for _, left, top, side, row in windows(rules, rules.score_positive, 40):
         x1, y1, x2, y2 = data.instances.box[row]
         if side > 10:  # below, small windows are kept at 10 px
             size = max(x2 - x1, y2 - y1) * 128 / side
@@ -240,7 +238,7 @@ def test_jittered_windows_keep_the_official_limits():
     data = ShapesDataset(10, seed=3)
     rules = OfficialRules(data, TINY, [np.arange(len(data.instances))])
     moves, octaves = [], []
-    for _, left, top, side, row in windows(rules, rules.mask_sample, 300):
+    for _, left, top, side, row in windows(rules, rules.mask_sample, 200):
         x1, y1, x2, y2 = data.instances.box[row]
         if x2 - x1 > 40:
             octaves.append(math.log2(max(x2 - x1, y2 - y1) * 128 / side / 55))
@@ -308,9 +306,7 @@ def test_even_steps_hold_mask_samples_and_odd_ones_score_samples():
 
 def test_the_official_recipe_trains():
     recipe = RECIPES["official"]
-    short = replace(
-        recipe, model="deepmask_tiny", positives=4, negatives=4, fit=replace(recipe.fit, steps=2, log_every=1)
-    )
+    short = replace(recipe, model="deepmask_tiny", positives=4, negatives=4, fit=replace(recipe.fit, steps=2, log_every=1))
     _, history = train_deepmask(ShapesDataset(6), recipe=short, progress=False)
     assert history.finished
     assert len(history["loss"]) == 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fairseg_lite.data.patches import (
@@ -22,6 +22,7 @@ from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.geometry.pixels import normalise
 from fairseg_lite.geometry.resample import symmetric_pad
 
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no clock on a busy machine
 TINY = PatchSpec(patch_size=96, context=32, object_size=55, target_size=96)
 PAPER = PatchSpec(patch_size=224, context=0, object_size=128, target_size=56)
 
@@ -78,8 +79,7 @@ def slow_resample(values: np.ndarray, start: float, step: float, size: int, axis
     for i in range(size):
         centre = start + (i + 0.5) * step
         weights = {
-            j: max(0.0, 1 - abs(j + 0.5 - centre) / reach)
-            for j in range(int(centre - reach) - 2, int(centre + reach) + 3)
+            j: max(0.0, 1 - abs(j + 0.5 - centre) / reach) for j in range(int(centre - reach) - 2, int(centre + reach) + 3)
         }
         known = {j: v for j, v in weights.items() if 0 <= j < n}
         total = sum((weights if outside else known).values())
@@ -140,7 +140,7 @@ def test_what_lies_outside_the_picture_belongs_to_no_object():
     assert not crop_mask(mask, Window(500, 500, 1), 40, 40).any()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(CALM, max_examples=80)
 @given(
     st.tuples(st.integers(1, 9), st.integers(1, 9)),
     st.floats(0, 1), st.floats(0, 1), st.floats(-7, 7), st.booleans(), st.sampled_from(["mean", "symmetric"]),
@@ -271,16 +271,13 @@ def test_every_negative_is_far_from_every_canonical_positive(spec, hard):
         assert instance is None
         assert all(far_by_definition(window, box, spec) for box in scene.boxes)
         near.append(
-            min(
-                max(abs(window.x - (b[0] + b[2]) / 2), abs(window.y - (b[1] + b[3]) / 2)) * window.scale
-                for b in scene.boxes
-            )
+            min(max(abs(window.x - (b[0] + b[2]) / 2), abs(window.y - (b[1] + b[3]) / 2)) * window.scale for b in scene.boxes)
         )
     if hard == 1:  # just beyond the limit is where the score must learn to say no
         assert np.mean(np.array(near) < 2 * 32 / 224 * spec.patch_size) > 0.9
 
 
-@settings(deadline=None, max_examples=100)
+@settings(CALM, max_examples=100)
 @given(
     st.lists(st.tuples(*[st.integers(0, 90)] * 2, *[st.integers(1, 90)] * 2), min_size=1, max_size=4),
     st.floats(-50, 150), st.floats(-50, 150), st.floats(-4, 4),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from fairseg_lite.data.pictures import WrongSize, load_image, probe_image
 
@@ -177,3 +177,10 @@ def test_one_pixel(tmp_path):
     path = save(tmp_path / "a.png", rgb(1, 1))
     assert load_image(path).shape == (1, 1, 3)
     assert probe_image(path, (1, 1)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_probing_decodes_nothing(tmp_path, monkeypatch, name):
+    path = save(tmp_path / name, rgb())
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    assert probe_image(path) == probe_image(path, (H, W)) == (H, W)

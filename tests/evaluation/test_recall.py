@@ -1,134 +1,26 @@
-"""Average recall against a loop that matches by hand, on made and on random cases; and what it must refuse."""
+"""Average recall against a loop that matches by hand, on made and on random cases."""
 
 import copy
 import json
-import re
 from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools.cocoeval import COCOeval
 
 from fairseg_lite.data.coco import CocoDataset, to_coco
-from fairseg_lite.data.scenes import Scene, Subset, tabulate
+from fairseg_lite.data.scenes import Subset
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.evaluation import recall as module
 from fairseg_lite.evaluation.recall import RecallReport, average_recall
-from fairseg_lite.geometry.masks import rle_decode, rle_encode
-
-THRESHOLDS = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
-SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
-
-
-class Scenes:
-    """A dataset of scenes made by hand; two categories, the first with a high id."""
-
-    categories, category_ids = ("thing", "other"), (90, 7)
-
-    def __init__(self, *pictures, crowd=None):
-        self.scenes = [scene(i, masks, (crowd or {}).get(i, ())) for i, masks in enumerate(pictures)]
-        self.instances = tabulate(self.scenes)
-
-    def __len__(self):
-        return len(self.scenes)
-
-    def __getitem__(self, index):
-        return self.scenes[index]
-
-
-def scene(i, masks, crowd):
-    masks, n = np.asarray(masks, bool), len(masks)
-    flags = np.isin(np.arange(n), crowd)
-    ids = np.arange(n) + 10 * i  # the first is 0, which COCOeval reads as "not matched"
-    return Scene(np.zeros((*masks.shape[1:], 3), np.uint8), masks, np.arange(n) % 2, flags, i + 5, f"{i}.png", ids)
-
-
-def rectangle(x, y, w, h, size=(40, 60)):
-    mask = np.zeros(size, bool)
-    mask[y : y + h, x : x + w] = True
-    return mask
-
-
-def result(image_id, mask, score):
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = [cols[0], rows[0], cols[-1] + 1 - cols[0], rows[-1] + 1 - rows[0]] if len(rows) else [0, 0, 0, 0]
-    return {"image_id": image_id, "category_id": 90, "segmentation": rle_encode(mask), "bbox": box, "score": score}
+from tests.evaluation.by_hand import THRESHOLDS, A, B, Scenes, check_by_hand, rectangle, result
 
 
 def perfect(dataset, without=()):
     truth = to_coco(dataset)["annotations"]
     return [{**a, "score": 1.0} for i, a in enumerate(truth) if i not in without and not a["iscrowd"]]
-
-
-def overlaps(truth, crowd, proposals):
-    """IoU of truths with proposals; with a crowd, the share of the proposal that lies on it."""
-    table = np.zeros((len(truth), len(proposals)))
-    for i, t in enumerate(truth):
-        for j, p in enumerate(proposals):
-            total = p.sum() if crowd[i] else (t | p).sum()
-            table[i, j] = (t & p).sum() / total if total else 0
-    return table
-
-
-def recall_by_hand(pictures, threshold, limit):
-    """Share of objects found.
-
-    pictures: one (overlaps of truths with proposals in order of score, which truths are ignored, which are crowds).
-    Every proposal takes the best truth that is still free; only when it can have none, one that is ignored, where it
-    does neither good nor harm.
-    """
-    found = objects = 0
-    for table, ignored, crowd in pictures:
-        objects += sum(not i for i in ignored)
-        free = [True] * len(ignored)
-        for j in range(min(limit, table.shape[1])):
-            for kind in (False, True):
-                able = [i for i in range(len(ignored)) if ignored[i] == kind and free[i] and table[i, j] >= threshold]
-                if able:
-                    best = max(reversed(able), key=lambda i: table[i, j])  # of equals the last, as COCOeval
-                    free[best] = bool(crowd[best])  # a crowd holds any number
-                    found += not kind
-                    break
-    return found / objects if objects else None
-
-
-def check_by_hand(dataset, results, limits, iou_type="segm"):
-    """Every number of the report equals the loop's."""
-    report = average_recall(dataset, results, iou_type=iou_type, limits=limits)
-    tables = []
-    for i in range(len(dataset)):
-        s = dataset[i]
-        mine = sorted((r for r in results if r["image_id"] == s.image_id), key=lambda r: -r["score"])  # stable
-        proposals = [rle_decode(r["segmentation"]) for r in mine]
-        truths = list(s.masks)
-        if iou_type == "bbox":  # as pictures of the boxes
-            shape = s.image.shape[:2]
-            proposals = [rectangle(*map(int, r["bbox"]), size=shape) for r in mine]
-            truths = [rectangle(*map(int, (x1, y1, x2 - x1, y2 - y1)), size=shape) for x1, y1, x2, y2 in s.boxes]
-        tables.append((overlaps(truths, s.crowd, proposals).reshape(len(truths), len(mine)), s.crowd, s.areas))
-
-    def by_hand(threshold, limit, low, high):
-        pictures = [(t, crowd | (areas < low) | (areas > high), crowd) for t, crowd, areas in tables]
-        return recall_by_hand(pictures, threshold, limit)
-
-    def mean(values):
-        return None if None in values else pytest.approx(np.mean(values), abs=1e-12)
-
-    assert report.iou_type == iou_type and report.pictures == len(dataset)
-    assert report.instances == sum(int((~crowd).sum()) for _, crowd, _ in tables)
-    for k in limits:
-        whole = [by_hand(t, k, 0, 1e10) for t in THRESHOLDS]
-        assert list(report.by_threshold[k]) == THRESHOLDS
-        assert list(report.by_threshold[k].values()) == pytest.approx(whole, abs=1e-12)
-        assert report.ar[k] == mean(whole)
-        for name, (low, high) in SIZES.items():
-            assert report.by_area[k][name] == mean([by_hand(t, k, low, high) for t in THRESHOLDS]), (k, name)
-    return report
-
-
-A, B = rectangle(2, 2, 20, 10), rectangle(30, 20, 20, 15)
 
 
 def test_perfect_proposals_find_all_and_a_missing_one_costs_its_share():
@@ -233,7 +125,7 @@ def cases(draw):
     return Scenes(*pictures, crowd=crowds), draw(st.permutations(results))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(cases(), st.sampled_from(["segm", "bbox"]))
 def test_random_cases_agree_with_the_hand(case, kind):
     check_by_hand(*case, limits=(1, 3, 100), iou_type=kind)
@@ -318,90 +210,3 @@ def test_the_report_is_read_by_people_and_by_json(capsys):
     with pytest.raises(AttributeError):
         report.ar = {}
     assert isinstance(report, RecallReport)
-
-
-GOOD = result(5, A, 0.5)
-DAMAGED = {**GOOD["segmentation"], "counts": GOOD["segmentation"]["counts"][:-1]}
-
-
-@pytest.mark.parametrize(
-    "kind, change, says",
-    [
-        ("segm", {"image_id": 77}, "result 1 is of picture 77, which is not one of the 1 here"),
-        ("segm", {"image_id": None}, "result 1 is of picture None"),
-        ("segm", {"segmentation": None}, "result 1 (picture 5) has no 'segmentation'"),
-        ("bbox", {"bbox": None}, "result 1 (picture 5) has no 'bbox'"),
-        ("segm", {"score": float("nan")}, "score nan"),
-        ("bbox", {"score": float("inf")}, "score inf"),
-        ("segm", {"score": None}, "score None"),
-        ("segm", {"score": "0.5"}, "score '0.5'"),
-        ("segm", {"segmentation": rle_encode(A.T)}, "a mask of 60 x 40 px in a picture of 40 x 60"),
-        ("segm", {"segmentation": DAMAGED}, "result 1 (picture 5): RLE counts"),
-        ("segm", {"segmentation": {"counts": "1"}}, "RLE size is None"),
-        ("bbox", {"bbox": [1, 2, 3]}, "bbox [1, 2, 3]"),
-        ("bbox", {"bbox": [1, 2, -3, 4]}, "no size below 0"),
-        ("bbox", {"bbox": [1, 2, float("nan"), 4]}, "bbox [1, 2, nan, 4]"),
-    ],
-)
-def test_a_result_that_cannot_be_judged(kind, change, says):
-    data = Scenes([A])
-    assert average_recall(data, [GOOD, GOOD], iou_type=kind).ar[10] == 1.0
-    with pytest.raises(ValueError, match=re.escape(says)):
-        average_recall(data, [GOOD, {**GOOD, **change}], iou_type=kind)
-
-
-def test_only_what_is_compared_is_asked_for():
-    mask = {k: v for k, v in GOOD.items() if k != "bbox"}
-    box = {k: v for k, v in GOOD.items() if k != "segmentation"}
-    assert average_recall(Scenes([A]), [mask], iou_type="segm").ar[10] == 1.0
-    assert average_recall(Scenes([A]), [box], iou_type="bbox").ar[10] == 1.0
-
-
-@pytest.mark.parametrize(
-    "data, says",
-    [
-        (Scenes(), "no object to find in 0 pictures"),
-        (Scenes(np.zeros((0, 9, 9), bool)), "no object to find in 1 pictures with 0 annotations"),
-        (Scenes([A], crowd={0: [0]}), "1 crowds"),
-        (Scenes([A & False]), "the rest without a pixel"),
-        (Subset(Scenes([A]), [0, 0]), "picture 5 is twice in the data set"),
-        ({"images": []}, "no 'annotations'"),
-        ({"images": [{"id": 3}], "annotations": []}, "picture 3 has no 'height'"),
-    ],
-)
-def test_a_truth_without_meaning(data, says):
-    with pytest.raises(ValueError, match=re.escape(says)):
-        average_recall(data, [])
-
-
-@pytest.mark.parametrize(
-    "key, value, says",
-    [
-        ("image_id", 6, "annotation 0 is of picture 6"),
-        ("segmentation", rle_encode(A.T), "annotation 0 has a mask of 60 x 40 px"),
-        ("area", None, "annotation 0 has no 'area'; make the dict with to_coco"),
-    ],
-)
-def test_a_damaged_annotation(key, value, says):
-    truth = to_coco(Scenes([A]))
-    assert average_recall(truth, [GOOD]).ar[10] == 1.0
-    del truth["annotations"][0][key]
-    truth["annotations"][0] |= {key: value} if value else {}
-    with pytest.raises(ValueError, match=re.escape(says)):
-        average_recall(truth, [GOOD])
-
-
-def test_an_object_without_a_pixel_is_not_missed():
-    report = average_recall(Scenes([A, A & False]), [GOOD])
-    assert report.instances == 1 and report.ar[10] == 1.0
-
-
-@pytest.mark.parametrize("limits", [(), (0,), (10, -1), (2.5,), ("10",), (True,)])
-def test_limits_are_numbers_of_proposals(limits):
-    with pytest.raises(ValueError, match="limits are"):
-        average_recall(Scenes([A]), [], limits=limits)
-
-
-def test_iou_type_is_one_of_two():
-    with pytest.raises(ValueError, match="iou_type is 'mask'"):
-        average_recall(Scenes([A]), [], iou_type="mask")

@@ -204,6 +204,18 @@ def test_a_broken_library_breaks_the_lesson(number, tmp_path):
     (tmp_path / "usercustomize.py").write_text(f"import {module} as m\nm.{name} = {replacement}\n")
     (tmp_path / "sitecustomize.py").write_text(f"import {module} as m\nm.{name} = {replacement}\n")
     env = {**os.environ, "FAIRSEG_SCALE": "smoke", "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=200", str(path)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--nbval-cell-timeout=200",
+        str(path),
+    ]
     result = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1 and "AssertionError" in result.stdout, result.stdout[-2000:] + result.stderr[-2000:]

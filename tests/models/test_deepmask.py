@@ -19,8 +19,16 @@ def small(head: str, mask_head: str = "low_rank", patch: int = 64) -> DeepMask:
     torch.manual_seed(0)
     trunk = ResNetTrunk(depths=(1, 1, 1), inner=(4, 4, 4), out=(8, 8, 16), stem=(3, 8))
     model = DeepMask(
-        trunk=trunk, patch_size=patch, context=0, mask_size=8, head=head, mask_head=mask_head, features=8, embedding=16, score_hidden=8
-    )  # fmt: skip
+        trunk=trunk,
+        patch_size=patch,
+        context=0,
+        mask_size=8,
+        head=head,
+        mask_head=mask_head,
+        features=8,
+        embedding=16,
+        score_hidden=8,
+    )
     return model.double().eval()
 
 

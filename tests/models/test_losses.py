@@ -14,9 +14,7 @@ def slow_loss(f, s, m, y, weight):
     f, s, y = f.tolist(), s.tolist(), y.tolist()
     mask, score, positives = 0.0, 0.0, 0
     for k in range(len(y)):
-        total = sum(
-            math.log1p(math.exp(-(1 if m[k, i, j] else -1) * v)) for i, row in enumerate(f[k]) for j, v in enumerate(row)
-        )
+        total = sum(math.log1p(math.exp(-(1 if m[k, i, j] else -1) * v)) for i, row in enumerate(f[k]) for j, v in enumerate(row))
         mask += (1 + y[k]) / 2 * total / m[0].numel()
         positives += y[k] > 0
         score += math.log1p(math.exp(-y[k] * s[k]))
