@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no clock on a busy machine
+settings.load_profile("calm")
 
 
 @pytest.fixture(scope="session")

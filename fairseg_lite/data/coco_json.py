@@ -12,7 +12,7 @@ import numpy as np
 from fairseg_lite.data.pictures import WrongSize, probe_image
 from fairseg_lite.geometry.masks import polygon_points, polygons_to_mask, rle_counts
 
-BOX_SLACK, AREA_SLACK = 2.0, 2.0  # a box off by more pixels, an area off by a larger factor, is measured anew
+BOX_SLACK, AREA_SLACK = 2.0, 1.25  # a box off by more pixels, an area off by a larger factor, is measured anew
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Recipe:
     rules: str = "paper"  # sampling rules: "paper" or "official"
     balance: str = "class"  # "class": category first (official code), or "uniform"
     jitter: bool = True  # paper: +-16 px and 2^(+-1/4) at the 224-px scale, flip
+    colour: float = 0.0  # shake of brightness, contrast and saturation; papers: none
     freeze: int = 0  # trunk stages (stem, layer1, ...) that keep their weights
     score_weight: float = 1 / 32  # lambda
     alternate: bool = False  # paper: back-propagation alternates between the branches
@@ -41,11 +42,17 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     # ours: the checkpoint that comes with the library
     "shapes": Recipe(
-        positives=48, negatives=16, fit=FitConfig(steps=6000, lr=2e-3, weight_decay=0.05, warmup=100, clip=5.0, save_every=500)
+        positives=48,
+        negatives=16,
+        fit=FitConfig(steps=3000, lr=2e-3, weight_decay=0.05, warmup=100, clip=5.0, precision="auto", save_every=100),
     ),
     # ours: a lesson's four minutes
-    "lesson": Recipe(positives=24, negatives=8, fit=FitConfig(steps=1200, lr=2e-3, weight_decay=0.05, warmup=50, clip=5.0)),
-    # ours: photographs in an hour on two cores, from an ImageNet trunk
+    "lesson": Recipe(
+        positives=24,
+        negatives=8,
+        fit=FitConfig(steps=800, lr=2e-3, weight_decay=0.05, warmup=80, clip=5.0, precision="auto"),
+    ),
+    # ours: photographs within an hour on two cores, from an ImageNet trunk
     "photos": Recipe(
         model="deepmask_resnet50",
         freeze=2,
@@ -155,6 +162,7 @@ def train_deepmask(
         balance=recipe.balance,
         jitter=recipe.jitter,
         rules=recipe.rules,
+        colour=recipe.colour,
     )
     header = {"model": recipe.model, "kwargs": kwargs, "recipe": asdict(recipe)}
     history = fit(model.train(), sampler, loss_of(recipe), recipe.fit, out=out, header=header, resume=resume, progress=progress)

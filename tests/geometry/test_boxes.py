@@ -2,19 +2,17 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fairseg_lite.geometry.boxes import clip_boxes, xywh_to_xyxy, xyxy_to_xywh
 
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no clock on a busy machine
 eighths = st.integers(-8000, 8000).map(lambda n: n / 8)  # exact in float32
 boxes = st.lists(st.lists(eighths, min_size=4, max_size=4), min_size=0, max_size=5).map(
     lambda rows: torch.tensor(rows).reshape(-1, 4)
 )
 
 
-@CALM
 @given(boxes)
 def test_there_and_back(xyxy):
     xywh = xyxy_to_xywh(xyxy)
@@ -23,7 +21,6 @@ def test_there_and_back(xyxy):
     assert torch.equal(xywh_to_xyxy(xywh), xyxy)
 
 
-@CALM
 @given(boxes, st.integers(0, 50), st.integers(0, 50))
 def test_clip_against_a_loop(xyxy, height, width):
     slow = [[min(max(v, 0), n) for v, n in zip(row, (width, height) * 2, strict=True)] for row in xyxy.tolist()]

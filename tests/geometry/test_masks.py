@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
@@ -20,7 +20,6 @@ from fairseg_lite.geometry.masks import (
     rle_encode,
 )
 
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no clock on a busy machine
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -35,7 +34,7 @@ def random_mask(seed: int, h: int, w: int) -> np.ndarray:
 # --- run-length code
 
 
-@settings(CALM, max_examples=60)
+@settings(max_examples=60)
 @given(seeds, st.integers(1, 40), st.integers(1, 40))
 def test_rle_is_cocos(seed, h, w):
     mask = random_mask(seed, h, w)
@@ -102,7 +101,7 @@ def test_damaged_rle_is_named(code, message):
         rle_decode(code)
 
 
-@settings(CALM, max_examples=200)
+@settings(max_examples=200)
 @given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=12), st.integers(0, 6), st.integers(0, 6))
 def test_any_text_is_a_mask_or_a_named_error(text, h, w):
     try:
@@ -130,7 +129,7 @@ def even_odd(points: np.ndarray, h: int, w: int) -> tuple[np.ndarray, np.ndarray
     return inside, distance
 
 
-@settings(CALM, max_examples=60)
+@settings(max_examples=60)
 @given(seeds, st.integers(3, 7), st.sampled_from([0.5, 1, 4, 1e3, 1e6]))
 def test_polygons_are_filled_even_odd_inside_and_outside_the_picture(seed, corners, spread):
     h, w = 17, 23
@@ -143,7 +142,7 @@ def test_polygons_are_filled_even_odd_inside_and_outside_the_picture(seed, corne
     np.testing.assert_array_equal(rle_decode(polygons_to_rle([points.ravel().tolist()], h, w)), mask)
 
 
-@settings(CALM, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.floats(0, 20), min_size=6, max_size=6), min_size=1, max_size=3))
 def test_polygons_in_the_picture_are_cocos(polygons):
     theirs = coco_mask.merge(coco_mask.frPyObjects([[float(v) for v in p] for p in polygons], 20, 20))
@@ -193,7 +192,7 @@ def test_bad_polygons_are_named(polygon, message):
 # --- boxes and IoU
 
 
-@settings(CALM, max_examples=40)
+@settings(max_examples=40)
 @given(seeds, st.integers(1, 12), st.integers(1, 12))
 def test_mask_to_box_is_cocos(seed, h, w):
     g = np.random.default_rng(seed)
@@ -299,7 +298,7 @@ def test_paste_against_a_loop(monkeypatch, m, budget):
     check_paste(logits, torch.tensor(ODD_BOXES), 11, 14, 0.3)
 
 
-@settings(CALM, max_examples=30)
+@settings(max_examples=30)
 @given(*[st.integers(-160, 120)] * 2, *[st.integers(1, 240)] * 2, seeds)
 def test_paste_of_any_window(x, y, width, height, seed):
     x1, y1, x2, y2 = x / 8, y / 8, (x + width) / 8, (y + height) / 8

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
 from fairseg_lite.geometry.resample import aligned_resize, image_scale, scale_weights, symmetric_pad
 
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no clock on a busy machine
 ORACLE = Path(__file__).parents[1] / "data" / "oracle" / "resample.npz"
 
 
@@ -57,7 +56,7 @@ def mirrored(i: int, n: int) -> int:
     return i
 
 
-@settings(CALM, max_examples=60)
+@settings(max_examples=60)
 @given(*[st.integers(1, 6)] * 2, *[st.integers(-2, 20)] * 4)
 def test_symmetric_pad_against_a_loop(h, w, left, right, top, bottom):
     x = torch.arange(2 * h * w).reshape(2, h, w)
@@ -127,7 +126,7 @@ def test_symmetric_pad_is_spatial_symmetric_padding(oracle, name):
     assert torch.equal(symmetric_pad(oracle["pad_x"], *widths), oracle[name])
 
 
-@settings(CALM, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_scale_weights_keep_a_constant_and_the_place(n, m):
     weights = scale_weights(n, m)

@@ -1,8 +1,4 @@
-"""Every figure of the lessons and of the command line. Functions take arrays and return a matplotlib Figure.
-
-Colours are Okabe and Ito's, told apart by every kind of colour vision: green for positives and hits, vermillion for negatives and
-misses, blue for predictions.
-"""
+"""Pictures with masks, boxes and windows drawn in."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,44 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
-
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
-)  # fmt: skip
-CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, YELLOW, BLACK)
-STOPS = ("picture", "trunk", "DeepMask", "SharpMask", "MultiPathNet", "named masks")
-
-
-def style() -> None:
-    """Large, labelled, small on disk: called once by a lesson's set-up."""
-    plt.rcParams.update(
-        {
-            "figure.dpi": 90, "savefig.dpi": 90, "font.size": 12, "axes.titlesize": 12, "axes.labelsize": 12,
-            "axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": plt.cycler(color=CYCLE),
-            "lines.linewidth": 2.2, "legend.frameon": False, "image.interpolation": "nearest",
-        }
-    )  # fmt: skip
-    try:  # in a notebook: pictures as JPEG, several times smaller than PNG
-        from IPython import get_ipython
-        from matplotlib_inline.backend_inline import set_matplotlib_formats
-
-        if get_ipython() is not None:
-            set_matplotlib_formats("jpeg", pil_kwargs={"quality": 76, "optimize": True, "progressive": True})
-    except ImportError:
-        pass
-
-
-def _finish(figure: Figure) -> Figure:
-    plt.close(figure)  # a notebook shows what a cell returns; without this it would show it twice
-    return figure
-
-
-def _rgb(colour: str) -> np.ndarray:
-    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
+from fairseg_lite.plots.style import BLACK, BLUE, CYCLE, GREEN, ORANGE, VERMILLION, finish, rgb
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
@@ -70,7 +33,7 @@ def tinted(image: np.ndarray, masks: np.ndarray, colours: Sequence[str] = CYCLE,
     """
     out = image.astype(np.float32)
     for i, mask in enumerate(np.asarray(masks, bool)):
-        colour = _rgb(colours[i % len(colours)])
+        colour = rgb(colours[i % len(colours)])
         out[mask] = (1 - alpha) * out[mask] + alpha * colour
         inner = mask.copy()
         inner[1:] &= mask[:-1]
@@ -118,7 +81,7 @@ def grid(
             axis.set_title(titles[i], fontsize=11)
     if title:
         figure.suptitle(title)
-    return _finish(figure)
+    return finish(figure)
 
 
 def scene(
@@ -136,7 +99,7 @@ def scene(
         if i < len(names):
             label = {"facecolor": "white", "edgecolor": colour, "boxstyle": "round,pad=0.15", "alpha": 0.85}
             right.text(x1, max(y1 - 2, 8), names[i], fontsize=10, bbox=label, va="bottom")
-    return _finish(figure)
+    return finish(figure)
 
 
 def patches(images: Tensor, masks: Tensor, labels: Tensor, *, context: int = 32, columns: int = 8, side: float = 1.5) -> Figure:
@@ -158,83 +121,8 @@ def hits(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndar
     grey = np.repeat(image.mean(2, keepdims=True), 3, 2)
     out = 0.6 * grey + 60
     for mask, colour in ((truth & predicted, GREEN), (truth & ~predicted, VERMILLION), (predicted & ~truth, BLUE)):
-        out[mask] = 0.35 * out[mask] + 0.65 * _rgb(colour)
+        out[mask] = 0.35 * out[mask] + 0.65 * rgb(colour)
     return out.clip(0, 255).astype(np.uint8)
-
-
-def curves(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]] | tuple[Sequence[float], Sequence[float], Sequence[float]]],
-    *, x: str, y: str, title: str = "", logx: bool = False, size: tuple[float, float] = (8, 4.2), ymin: float | None = None,
-) -> Figure:  # fmt: skip
-    """Lines by name: (x, y) or (x, y, half-width of a band)."""
-    figure, axis = plt.subplots(figsize=size, layout="constrained")
-    for name, (xs, ys, *spread) in lines.items():
-        (line,) = axis.plot(xs, ys, label=name, marker="o" if len(xs) < 15 else None)
-        if spread:
-            low, high = np.asarray(ys) - spread[0], np.asarray(ys) + spread[0]
-            axis.fill_between(xs, low, high, color=line.get_color(), alpha=0.2)
-    axis.set(xlabel=x, ylabel=y, title=title)
-    if logx:
-        axis.set_xscale("log")
-    if ymin is not None:
-        axis.set_ylim(bottom=ymin)
-    axis.grid(alpha=0.3)
-    if len(lines) > 1:
-        axis.legend()
-    return _finish(figure)
-
-
-def bars(groups: Mapping[str, Mapping[str, float]], *, y: str, title: str = "", size: tuple[float, float] = (8, 4)) -> Figure:
-    """Bars by name and group: {name: {group: value}}, the value written on each."""
-    figure, axis = plt.subplots(figsize=size, layout="constrained")
-    labels = list(next(iter(groups.values())))
-    width = 0.8 / len(groups)
-    for i, (name, values) in enumerate(groups.items()):
-        at = np.arange(len(labels)) + (i - (len(groups) - 1) / 2) * width
-        drawn = axis.bar(at, [values[k] for k in labels], width * 0.92, label=name)
-        axis.bar_label(drawn, fmt="%.2f" if max(values.values()) < 10 else "%.0f", fontsize=9, padding=2)
-    axis.set_xticks(range(len(labels)), labels)
-    axis.set(ylabel=y, title=title)
-    axis.margins(y=0.25)  # room for the legend
-    if len(groups) > 1:
-        axis.legend(loc="upper right", ncols=len(groups))
-    return _finish(figure)
-
-
-def histogram(values: Mapping[str, Sequence[float]], *, x: str, bins: Sequence[float], title: str = "") -> Figure:
-    """Histograms of shares in [0, 1], by name."""
-    figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
-    for name, numbers in values.items():
-        axis.hist(numbers, bins=bins, weights=np.full(len(numbers), 1 / max(len(numbers), 1)), alpha=0.6, label=name)
-    axis.set(xlabel=x, ylabel="share", title=title)
-    if len(values) > 1:
-        axis.legend()
-    return _finish(figure)
-
-
-def pipeline_map(lit: str) -> Figure:
-    """The course's map: the way of a picture, with today's stop lit.
-
-    Raises:
-        ValueError: lit is not a stop.
-    """
-    if lit not in STOPS:
-        raise ValueError(f"lit is {lit!r}; the stops are {', '.join(STOPS)}")
-    carried = ("pixels", "features", "coarse masks\n+ scores", "sharp masks", "names + boxes")
-    figure, axis = plt.subplots(figsize=(11, 1.5))
-    for i, stop in enumerate(STOPS):
-        today = stop == lit
-        box = FancyBboxPatch(
-            (2 * i, 0), 1.3, 0.8, boxstyle="round,pad=0.08", fc=ORANGE if today else "#EEEEEE", ec=BLACK, lw=2 if today else 1
-        )
-        axis.add_patch(box)
-        axis.text(2 * i + 0.65, 0.4, stop, ha="center", va="center", fontsize=10, weight="bold" if today else "normal")
-        if i + 1 < len(STOPS):
-            axis.annotate("", (2 * i + 1.9, 0.4), (2 * i + 1.4, 0.4), arrowprops={"arrowstyle": "-|>", "color": BLACK})
-            axis.text(2 * i + 1.65, 1.0, carried[i], ha="center", va="bottom", fontsize=9, color="#555555")
-    axis.set(xlim=(-0.2, 11.6), ylim=(-0.2, 1.6))
-    axis.axis("off")
-    return _finish(figure)
 
 
 def patch_hits(
@@ -276,27 +164,7 @@ def windows(
         half = spec.patch_size / s.scale / 2
         reach = [min(reach[0], s.x - half), min(reach[1], s.y - half), max(reach[2], s.x + half), max(reach[3], s.y + half)]
     axis.set(xlim=(reach[0] - 3, reach[2] + 3), ylim=(reach[3] + 3, reach[1] - 3), xlabel="x, px", ylabel="y, px", title=title)
-    return _finish(figure)
-
-
-def zones(panels: Sequence[tuple[np.ndarray, tuple[float, float, float, float], str, str]], *, title: str = "") -> Figure:
-    """Maps of what a window is: +1 positive (green), -1 negative (vermillion), 0 neither (grey).
-
-    Args:
-        panels: each (array of -1, 0, +1; (left, right, bottom, top) of its axes; x label; y label).
-        title: above all.
-    """
-    colours = np.stack([_rgb(VERMILLION), np.full(3, 205, np.float32), _rgb(GREEN)]).astype(np.uint8)
-    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.9), squeeze=False, layout="constrained")
-    for axis, (kinds, extent, x, y) in zip(axes.flat, panels, strict=True):
-        axis.imshow(colours[np.asarray(kinds).astype(int) + 1], extent=extent, origin="lower", aspect="auto")
-        axis.set(xlabel=x, ylabel=y)
-    names = (("positive", GREEN), ("neither", "#CDCDCD"), ("negative", VERMILLION))
-    handles = [Rectangle((0, 0), 1, 1, color=c) for _, c in names]
-    figure.legend(handles, [n for n, _ in names], loc="outside lower center", ncols=3)
-    if title:
-        figure.suptitle(title)
-    return _finish(figure)
+    return finish(figure)
 
 
 def frames(image: np.ndarray, sets: Mapping[str, np.ndarray], *, side: float = 4.5) -> Figure:
@@ -309,30 +177,7 @@ def frames(image: np.ndarray, sets: Mapping[str, np.ndarray], *, side: float = 4
             axis.plot((x1 + x2) / 2, (y1 + y2) / 2, "+", color=CYCLE[i % len(CYCLE)], markersize=16, markeredgewidth=3)
         axis.set_title(title)
         axis.set_xticks([]), axis.set_yticks([])
-    return _finish(figure)
-
-
-def overlap_table(iou: np.ndarray, finders: Sequence[int] = (), *, title: str = "") -> Figure:
-    """IoU of proposals (rows, best first) with objects (columns) as numbers; darker is more.
-
-    Args:
-        iou: (K, N), each 0..1.
-        finders: row that finds each column, -1 for none; it gets a green frame.
-        title: above.
-    """
-    count, objects = iou.shape
-    figure, axis = plt.subplots(figsize=(1.6 + 0.8 * objects, 1.0 + 0.34 * count), layout="constrained")
-    axis.imshow(iou, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
-    for row, column in np.ndindex(count, objects):
-        shade = "white" if iou[row, column] > 0.6 else "#555555"
-        axis.text(column, row, f"{iou[row, column]:.2f}", ha="center", va="center", fontsize=10, color=shade)
-    for column, row in enumerate(finders):
-        if row >= 0:
-            axis.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, edgecolor=GREEN, linewidth=3.5))
-    axis.set_xticks(range(objects)), axis.set_yticks(range(count), range(1, count + 1))
-    axis.set(xlabel="object", ylabel="proposal", title=title)
-    axis.tick_params(length=0)
-    return _finish(figure)
+    return finish(figure)
 
 
 def close_ups(
@@ -360,3 +205,39 @@ def close_ups(
         cut = slice(top, top + 2 * half), slice(left, left + 2 * half)
         above.append(image[cut]), below.append(hits(image, truth, mask)[cut])
     return grid(above + below, titles, columns=len(above), side=side)
+
+
+def cells(image: np.ndarray, heats: Mapping[str, np.ndarray], *, stride: int = 16, border: int = 0, side: float = 3.4) -> Figure:
+    """A patch under the grid of its feature cells, and beside it how much each pixel matters to the middle cell.
+
+    Args:
+        image: (H, W, 3) uint8, sides multiples of the stride.
+        heats: by title (H, W) numbers >= 0, drawn relative to their largest; the image's size is dashed around the middle.
+        stride: pixels between cells.
+        border: cells at each edge that are context, drawn pale.
+        side: inches of one picture.
+    """
+    h, w = image.shape[:2]
+    figure, axes = plt.subplots(
+        1, 1 + len(heats), figsize=(side * (1 + len(heats)), side + 0.3), squeeze=False, layout="constrained"
+    )
+    edge = border * stride
+    pale = (image * 0.5 + 120).astype(np.uint8)
+    pale[edge : h - edge, edge : w - edge] = image[edge : h - edge, edge : w - edge]
+    axes[0, 0].imshow(pale, extent=(0, w, h, 0))
+    axes[0, 0].set_title(
+        f"{h // stride} x {w // stride} cells, {h // stride - 2 * border} x {w // stride - 2 * border} of the patch"
+    )
+    for axis, (title, heat) in zip(axes[0, 1:], heats.items(), strict=True):
+        axis.imshow(np.sqrt(heat / heat.max()), extent=(0, heat.shape[1], heat.shape[0], 0), cmap="viridis")
+        seen_y, seen_x = np.flatnonzero(heat.any(1)), np.flatnonzero(heat.any(0))
+        corner = (seen_x[[0, -1]].mean() + 0.5 - w / 2, seen_y[[0, -1]].mean() + 0.5 - h / 2)
+        axis.add_patch(Rectangle(corner, w, h, fill=False, ec="white", lw=2, ls="--"))
+        axis.set_title(title)
+    row, column = h // stride // 2 * stride, w // stride // 2 * stride
+    axes[0, 0].add_patch(Rectangle((column, row), stride, stride, fc=ORANGE, ec=BLACK, lw=3))
+    for at in range(0, max(h, w) + 1, stride):
+        axes[0, 0].axhline(at, color="white", lw=1), axes[0, 0].axvline(at, color="white", lw=1)
+    for axis in axes.flat:
+        axis.set_xticks([]), axis.set_yticks([])
+    return finish(figure)

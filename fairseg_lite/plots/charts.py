@@ -1,0 +1,163 @@
+"""Curves, bars, tables and the map of the course."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, Rectangle
+
+from fairseg_lite.plots.style import BLACK, GREEN, ORANGE, PURPLE, SKY, VERMILLION, finish, rgb
+
+STOPS = ("picture", "trunk", "DeepMask", "SharpMask", "MultiPathNet", "named masks")
+
+
+def curves(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]] | tuple[Sequence[float], Sequence[float], Sequence[float]]],
+    *, x: str, y: str, title: str = "", logx: bool = False, size: tuple[float, float] = (8, 4.2), ymin: float | None = None,
+) -> Figure:  # fmt: skip
+    """Lines by name: (x, y) or (x, y, half-width of a band)."""
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    for name, (xs, ys, *spread) in lines.items():
+        (line,) = axis.plot(xs, ys, label=name, marker="o" if len(xs) < 15 else None)
+        if spread:
+            low, high = np.asarray(ys) - spread[0], np.asarray(ys) + spread[0]
+            axis.fill_between(xs, low, high, color=line.get_color(), alpha=0.2)
+    axis.set(xlabel=x, ylabel=y, title=title)
+    if logx:
+        axis.set_xscale("log")
+    if ymin is not None:
+        axis.set_ylim(bottom=ymin)
+    axis.grid(alpha=0.3)
+    if len(lines) > 1:
+        axis.legend()
+    return finish(figure)
+
+
+def bars(groups: Mapping[str, Mapping[str, float]], *, y: str, title: str = "", size: tuple[float, float] = (8, 4)) -> Figure:
+    """Bars by name and group: {name: {group: value}}, the value written on each."""
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    labels = list(next(iter(groups.values())))
+    width = 0.8 / len(groups)
+    for i, (name, values) in enumerate(groups.items()):
+        at = np.arange(len(labels)) + (i - (len(groups) - 1) / 2) * width
+        drawn = axis.bar(at, [values[k] for k in labels], width * 0.92, label=name)
+        axis.bar_label(drawn, fmt="%.2f" if max(values.values()) < 10 else "%.0f", fontsize=9, padding=2)
+    axis.set_xticks(range(len(labels)), labels)
+    axis.set(ylabel=y, title=title)
+    axis.margins(y=0.25)  # room for the legend
+    if len(groups) > 1:
+        axis.legend(loc="upper right", ncols=len(groups))
+    return finish(figure)
+
+
+def histogram(values: Mapping[str, Sequence[float]], *, x: str, bins: Sequence[float], title: str = "") -> Figure:
+    """Histograms of shares in [0, 1], by name."""
+    figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    for name, numbers in values.items():
+        axis.hist(numbers, bins=bins, weights=np.full(len(numbers), 1 / max(len(numbers), 1)), alpha=0.6, label=name)
+    axis.set(xlabel=x, ylabel="share", title=title)
+    if len(values) > 1:
+        axis.legend()
+    return finish(figure)
+
+
+def pipeline_map(lit: str) -> Figure:
+    """The course's map: the way of a picture, with today's stop lit.
+
+    Raises:
+        ValueError: lit is not a stop.
+    """
+    if lit not in STOPS:
+        raise ValueError(f"lit is {lit!r}; the stops are {', '.join(STOPS)}")
+    carried = ("pixels", "features", "coarse masks\n+ scores", "sharp masks", "names + boxes")
+    figure, axis = plt.subplots(figsize=(11, 1.5))
+    for i, stop in enumerate(STOPS):
+        today = stop == lit
+        box = FancyBboxPatch(
+            (2 * i, 0), 1.3, 0.8, boxstyle="round,pad=0.08", fc=ORANGE if today else "#EEEEEE", ec=BLACK, lw=2 if today else 1
+        )
+        axis.add_patch(box)
+        axis.text(2 * i + 0.65, 0.4, stop, ha="center", va="center", fontsize=10, weight="bold" if today else "normal")
+        if i + 1 < len(STOPS):
+            axis.annotate("", (2 * i + 1.9, 0.4), (2 * i + 1.4, 0.4), arrowprops={"arrowstyle": "-|>", "color": BLACK})
+            axis.text(2 * i + 1.65, 1.0, carried[i], ha="center", va="bottom", fontsize=9, color="#555555")
+    axis.set(xlim=(-0.2, 11.6), ylim=(-0.2, 1.6))
+    axis.axis("off")
+    return finish(figure)
+
+
+def zones(panels: Sequence[tuple[np.ndarray, tuple[float, float, float, float], str, str]], *, title: str = "") -> Figure:
+    """Maps of what a window is: +1 positive (green), -1 negative (vermillion), 0 neither (grey).
+
+    Args:
+        panels: each (array of -1, 0, +1; (left, right, bottom, top) of its axes; x label; y label).
+        title: above all.
+    """
+    colours = np.stack([rgb(VERMILLION), np.full(3, 205, np.float32), rgb(GREEN)]).astype(np.uint8)
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.9), squeeze=False, layout="constrained")
+    for axis, (kinds, extent, x, y) in zip(axes.flat, panels, strict=True):
+        axis.imshow(colours[np.asarray(kinds).astype(int) + 1], extent=extent, origin="lower", aspect="auto")
+        axis.set(xlabel=x, ylabel=y)
+    names = (("positive", GREEN), ("neither", "#CDCDCD"), ("negative", VERMILLION))
+    handles = [Rectangle((0, 0), 1, 1, color=c) for _, c in names]
+    figure.legend(handles, [n for n, _ in names], loc="outside lower center", ncols=3)
+    if title:
+        figure.suptitle(title)
+    return finish(figure)
+
+
+def overlap_table(iou: np.ndarray, finders: Sequence[int] = (), *, title: str = "") -> Figure:
+    """IoU of proposals (rows, best first) with objects (columns) as numbers; darker is more.
+
+    Args:
+        iou: (K, N), each 0..1.
+        finders: row that finds each column, -1 for none; it gets a green frame.
+        title: above.
+    """
+    count, objects = iou.shape
+    figure, axis = plt.subplots(figsize=(1.6 + 0.8 * objects, 1.0 + 0.34 * count), layout="constrained")
+    axis.imshow(iou, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
+    for row, column in np.ndindex(count, objects):
+        shade = "white" if iou[row, column] > 0.6 else "#555555"
+        axis.text(column, row, f"{iou[row, column]:.2f}", ha="center", va="center", fontsize=10, color=shade)
+    for column, row in enumerate(finders):
+        if row >= 0:
+            axis.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, edgecolor=GREEN, linewidth=3.5))
+    axis.set_xticks(range(objects)), axis.set_yticks(range(count), range(1, count + 1))
+    axis.set(xlabel="object", ylabel="proposal", title=title)
+    axis.tick_params(length=0)
+    return finish(figure)
+
+
+def flow(chain: Sequence[tuple[str, int, int]], heads: Sequence[Sequence[tuple[str, int, int]]], *, title: str = "") -> Figure:
+    """A network as blocks: one chain, then heads that all start at its end, one below the other.
+
+    Args:
+        chain: (name, channels, side in cells) of each block: taller for a larger side, wider for more channels
+            (logarithms of both). Side 0 is a vector.
+        heads: chains of the same kind.
+        title: above all.
+    """
+    figure, axis = plt.subplots(figsize=(11.5, 3.6))
+
+    def draw(row: Sequence[tuple[str, int, int]], x: float, y: float, colour: str) -> float:
+        for j, (name, channels, size) in enumerate(row):
+            tall, wide = (np.log2(size + 1) / 6, np.log2(channels + 1) / 13) if size else (np.log2(channels + 1) / 9, 0.12)
+            axis.add_patch(Rectangle((x, y - tall / 2), wide, tall, fc=colour, ec=BLACK, alpha=0.85))
+            shape = f"{channels}x{size}x{size}" if size else f"{channels}"
+            axis.text(x + wide / 2, y + tall / 2 + 0.06, name, ha="center", va="bottom", fontsize=10)
+            axis.text(x + wide / 2, y - tall / 2 - 0.06, shape, ha="center", va="top", fontsize=9, color="#444444")
+            if j + 1 < len(row):
+                axis.annotate("", (x + wide + 0.72, y), (x + wide + 0.12, y), arrowprops={"arrowstyle": "-|>", "color": BLACK})
+            x += wide + 0.85
+        return x
+
+    right = end = draw(chain, 0, 0, SKY)
+    for i, head in enumerate(heads):
+        y = 1.6 * ((len(heads) - 1) / 2 - i)
+        axis.annotate("", (end - 0.1, y), (end - 0.73, 0), arrowprops={"arrowstyle": "-|>", "color": BLACK})
+        right = max(right, draw(head, end, y, (ORANGE, GREEN, PURPLE)[i % 3]))
+    axis.set(xlim=(-0.5, right - 0.3), ylim=(-1.6, 1.65), title=title)
+    axis.axis("off")
+    return finish(figure)
