@@ -90,7 +90,7 @@ def printed(notebook: dict) -> str:
     return "\n".join(parts)
 
 
-SOURCED = re.compile(r"paper|DeepMask section|SharpMask section|MultiPath section|official|\$", re.I)
+SOURCED = re.compile(r"paper|sections? \d|DeepMask section|SharpMask section|MultiPath section|official|\$", re.I)
 
 
 @each()
