@@ -121,7 +121,7 @@ def _deepmask(a: argparse.Namespace) -> int:
         raise KeyboardInterrupt(f"step {step} is kept in {out / 'state.safetensors'}; go on with --resume")
     print(f"{recipe.model}: {step} steps, last loss {history['loss'][-1]:.4f}; network in {out / 'model.safetensors'}")
     if valid is not None:
-        report = patch_report(model, valid)
+        report = patch_report(model, valid, padding=recipe.padding)
         print(f"{a.valid}: {report}")
         numbers = {k: v for k, v in vars(report).items() if k != "ious"}
         write_json(out / "valid.json", {"data": a.valid, "patches": numbers}, indent=1)

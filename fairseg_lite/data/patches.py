@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fairseg_lite.data.augment import shaken, turned
 from fairseg_lite.data.scenes import InstanceTable, Scene, SceneCache, SceneDataset
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, normalise
 
@@ -146,6 +147,7 @@ class PatchSampler:
         min_area, min_side: px; smaller objects are no positives (official code: 100 and 5), but forbid negatives.
         tries: windows drawn for a negative before another picture is taken; after as many pictures it is an error.
         colour: shake brightness, contrast and saturation of each patch by up to this share; the papers do not.
+        turn: turn each patch by up to so many degrees; the papers do not.
         hard: share of negatives drawn near an object, just beyond the limit in place or scale; the rest anywhere.
         cache: bytes of decoded pictures to keep.
     Raises:
@@ -170,6 +172,7 @@ class PatchSampler:
         tries: int = 100,
         hard: float = 0.5,
         colour: float = 0.0,
+        turn: float = 0.0,
         cache: int = 512 * 2**20,
     ):
         for what, value, options in (
@@ -183,14 +186,8 @@ class PatchSampler:
             raise ValueError(f"a batch of {positives} positives and {negatives} negatives; wanted at least one patch")
         self.dataset = SceneCache(dataset, limit=cache)
         self.spec, self.positives, self.negatives, self.seed = spec, positives, negatives, seed
-        self.balance, self.padding, self.jitter, self.tries, self.hard, self.colour = (
-            balance,
-            padding,
-            jitter,
-            tries,
-            hard,
-            colour,
-        )
+        self.balance, self.padding, self.jitter, self.tries, self.hard = balance, padding, jitter, tries, hard
+        self.colour, self.turn = colour, turn
         self.table = dataset.instances
         self.rows = usable_rows(dataset, min_area=min_area, min_side=min_side)
         labels = self.table.label[self.rows]
@@ -215,19 +212,27 @@ class PatchSampler:
             images = normalise(np.stack(images))
         if self.colour:
             images = shaken(images, g.uniform(-self.colour, self.colour, (3, len(images))))
+        masks = torch.from_numpy(np.stack(masks))
+        if self.turn:
+            images, masks = turned(images, masks, g.uniform(-self.turn, self.turn, len(images)))
         labels = torch.tensor([1.0] * count[0] + [-1.0] * count[1])
-        return PatchBatch(images, torch.from_numpy(np.stack(masks)), labels, torch.tensor(categories))
+        return PatchBatch(images, masks, labels, torch.tensor(categories))
 
     def _positive(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
-        rows = self.by_class[g.integers(len(self.by_class))] if self.balance == "class" else self.rows
-        row = rows[g.integers(len(rows))]
+        for _ in range(self.tries):
+            rows = self.by_class[g.integers(len(self.by_class))] if self.balance == "class" else self.rows
+            row = rows[g.integers(len(rows))]
+            scene, instance = self.dataset[int(self.table.image[row])], int(self.table.instance[row])
+            if scene.masks[instance].any():
+                break
+        else:
+            raise ValueError(f"no positive patch found in {self.tries} tries: every picture drawn is damaged; check the data")
         window = canonical(self.table.box[row], self.spec)
         if self.jitter:
             scale = window.scale * 2 ** g.uniform(-0.25, 0.25)
             dx, dy = g.uniform(-JITTER, JITTER, 2) * self.spec.patch_size / scale
             window = Window(window.x + dx, window.y + dy, scale, bool(g.integers(2)))
-        scene = self.dataset[int(self.table.image[row])]
-        return (*self._cut(scene, window, int(self.table.instance[row])), int(self.table.label[row]))
+        return (*self._cut(scene, window, instance), int(self.table.label[row]))
 
     def _negative(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
         for _ in range(self.tries):
@@ -270,27 +275,6 @@ class PatchSampler:
         return image, crop_mask(scene.masks[instance], window, s.patch_size / window.scale, s.target_size)
 
 
-def shaken(images: Tensor, by: np.ndarray) -> Tensor:
-    """Patches with other brightness, contrast and saturation, so that a network cannot know a picture by its colours.
-
-    Args:
-        images: (B, 3, H, W) float, normalised.
-        by: (3, B) shares: brightness moves by the share of a deviation, contrast and saturation by a factor of 1 + share.
-    Returns:
-        (B, 3, H, W).
-    Example:
-        >>> shaken(torch.ones(1, 3, 1, 1), np.array([[0.5], [0.0], [0.0]])).flatten().tolist()
-        [1.5, 1.5, 1.5]
-
-    Source: the usual practice; neither paper nor official code has it. Lesson: none.
-    """
-    brightness, contrast, saturation = torch.from_numpy(by).to(images.dtype)[..., None, None, None]
-    mean = images.mean((1, 2, 3), keepdim=True)
-    images = mean + (images - mean) * (1 + contrast) + brightness
-    grey = images.mean(1, keepdim=True)
-    return grey + (images - grey) * (1 + saturation)
-
-
 def usable_rows(dataset: SceneDataset, *, min_area: float = 100, min_side: float = 5) -> np.ndarray:
     """Rows of the instance table that can be positives: no crowd, not tiny.
 
@@ -317,12 +301,15 @@ def _rows_by_image(table: InstanceTable, count: int) -> list[np.ndarray]:
     return np.split(rows, np.searchsorted(table.image[rows], np.arange(1, count)))
 
 
-def evaluation_patches(dataset: SceneDataset, spec: PatchSpec, *, batch_size: int = 64) -> Iterator[PatchBatch]:
+def evaluation_patches(
+    dataset: SceneDataset, spec: PatchSpec, *, padding: str = "symmetric", batch_size: int = 64
+) -> Iterator[PatchBatch]:
     """Canonical positives of every usable instance, once each; masks at the patch's own resolution (P x P).
 
     Args:
         dataset: scenes, taken in order.
         spec: sizes; target_size is not used.
+        padding: "symmetric" or "mean", as in training.
         batch_size: patches in a batch.
     Yields:
         PatchBatch of positives.
@@ -333,11 +320,15 @@ def evaluation_patches(dataset: SceneDataset, spec: PatchSpec, *, batch_size: in
     table, full = dataset.instances, spec.patch_size + spec.context
     cache = SceneCache(dataset, limit=64 * 2**20)
     for start in range(0, len(rows), batch_size):
-        images, masks = [], []
-        for row in (part := rows[start : start + batch_size]):
+        images, masks, part = [], [], []
+        for row in rows[start : start + batch_size]:
             scene, window = cache[int(table.image[row])], canonical(table.box[row], spec)
-            images.append(crop_image(scene.image, window, full / window.scale, full))
             mask = scene.masks[table.instance[row]]
+            if not mask.any():
+                continue  # its picture is damaged
+            part.append(row)
+            images.append(crop_image(scene.image, window, full / window.scale, full, padding))
             masks.append(crop_mask(mask, window, spec.patch_size / window.scale, spec.patch_size))
-        labels, categories = torch.ones(len(part)), torch.from_numpy(table.label[part])
-        yield PatchBatch(normalise(np.stack(images)), torch.from_numpy(np.stack(masks)), labels, categories)
+        if part:
+            labels, categories = torch.ones(len(part)), torch.from_numpy(table.label[part])
+            yield PatchBatch(normalise(np.stack(images)), torch.from_numpy(np.stack(masks)), labels, categories)

@@ -6,7 +6,7 @@ A recipe holds a run's choices; the network, the sampler and the loop know nothi
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -31,8 +31,10 @@ class Recipe:
     negatives: int = 8
     rules: str = "paper"  # sampling rules: "paper" or "official"
     balance: str = "class"  # "class": category first (official code), or "uniform"
+    padding: str = "symmetric"  # beyond the picture: it mirrored, or "mean" grey, which whole-picture inference shows
     jitter: bool = True  # paper: +-16 px and 2^(+-1/4) at the 224-px scale, flip
     colour: float = 0.0  # shake of brightness, contrast and saturation; papers: none
+    turn: float = 0.0  # degrees, either way; papers: none
     freeze: int = 0  # trunk stages (stem, layer1, ...) that keep their weights
     score_weight: float = 1 / 32  # lambda
     alternate: bool = False  # paper: back-propagation alternates between the branches
@@ -55,9 +57,13 @@ RECIPES: dict[str, Recipe] = {
     # ours: photographs within an hour on two cores, from an ImageNet trunk
     "photos": Recipe(
         model="deepmask_resnet50",
+        padding="mean",
         freeze=2,
+        colour=0.4,
+        turn=20.0,
         fit=FitConfig(
-            steps=800, lr=1e-3, weight_decay=0.05, warmup=40, clip=5.0, precision="auto", lr_scale={"trunk.": 0.2}, save_every=50
+            steps=2000, lr=1e-3, weight_decay=0.1, warmup=100, clip=5.0, precision="auto", lr_scale={"trunk.": 0.2},
+            save_every=100,
         ),
     ),
     # DeepMask section 3.3: SGD, batch 32, lr 0.001, momentum 0.9, weight decay 0.00005
@@ -160,9 +166,11 @@ def train_deepmask(
         negatives=recipe.negatives,
         seed=recipe.fit.seed,
         balance=recipe.balance,
+        padding=recipe.padding,
         jitter=recipe.jitter,
         rules=recipe.rules,
         colour=recipe.colour,
+        turn=recipe.turn,
     )
     header = {"model": recipe.model, "kwargs": kwargs, "recipe": asdict(recipe)}
     history = fit(model.train(), sampler, loss_of(recipe), recipe.fit, out=out, header=header, resume=resume, progress=progress)
@@ -195,7 +203,13 @@ class PatchReport:
 
 @torch.inference_mode()
 def patch_report(
-    model: DeepMask, dataset: SceneDataset, *, threshold: float = 0.5, limit: int | None = None, progress: bool = True
+    model: DeepMask,
+    dataset: SceneDataset,
+    *,
+    threshold: float = 0.5,
+    padding: str | None = None,
+    limit: int | None = None,
+    progress: bool = True,
 ) -> PatchReport:
     """Mask IoU at the patch's full resolution, on centred unjittered patches of every usable instance.
 
@@ -203,6 +217,8 @@ def patch_report(
         model: in evaluation mode.
         dataset: held-out scenes.
         threshold: mask probability above which a pixel belongs to the object.
+        padding: of patches beyond the picture, "symmetric" or "mean"; None takes what the checkpoint was trained with, or
+            symmetric where it does not say.
         limit: at most so many instances (for a quick look; a report over all is the honest one).
         progress: show a bar.
     Returns:
@@ -213,8 +229,11 @@ def patch_report(
     """
     device, spec = next(model.parameters()).device, patch_spec(model)
     side, cut = spec.patch_size, torch.logit(torch.tensor(threshold)).item()
+    padding = padding or getattr(model, "header", {}).get("recipe", {}).get("padding", "symmetric")
     ious: list[float] = []
-    for batch in tqdm(evaluation_patches(dataset, spec), disable=not progress, desc="patches", unit="batch", delay=2):
+    for batch in tqdm(
+        evaluation_patches(dataset, spec, padding=padding), disable=not progress, desc="patches", unit="batch", delay=2
+    ):
         batch = batch.to(device)
         masks = F.interpolate(model(batch.images).masks[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0] > cut
         inter = (masks & batch.masks).sum((1, 2)).float()
@@ -222,9 +241,13 @@ def patch_report(
         if limit is not None and len(ious) >= limit:
             ious = ious[:limit]
             break
+    if not ious:
+        raise ValueError(f"no object to measure: the picture of each of {len(dataset.instances)} instances is damaged")
     value = torch.tensor(ious)
     right = []
-    sampler = PatchSampler(dataset, replace(spec), positives=32, negatives=32, seed=1, jitter=False, balance="uniform")
+    sampler = PatchSampler(
+        dataset, spec, positives=32, negatives=32, seed=1, jitter=False, balance="uniform", padding=padding
+    )  # fmt: skip
     for step in range(max(1, min(16, len(ious) // 32))):
         batch = sampler.batch(step).to(device)
         right.append(((model(batch.images).scores > 0) == (batch.labels > 0)).float().mean())

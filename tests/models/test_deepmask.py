@@ -57,12 +57,12 @@ def test_dense_equals_every_window_of_the_same_features(head, mask_head):
     """Heads on all windows at once = heads on each window cut out of the feature map."""
     model = small(head, mask_head)
     features = torch.randn(2, 16, 7, 6, dtype=torch.float64)
-    dense = model._heads(features)
+    dense = model.heads(features)
     assert dense.scores.shape == (2, 4, 3)
     for b in range(2):
         for r in range(4):
             for c in range(3):
-                alone = model._heads(features[b : b + 1, :, r : r + 4, c : c + 4])
+                alone = model.heads(features[b : b + 1, :, r : r + 4, c : c + 4])
                 at = [torch.tensor([i]) for i in (b, r, c)]
                 zero = torch.zeros(1, dtype=torch.int64)
                 torch.testing.assert_close(dense.scores[b, r, c], alone.scores[0, 0, 0])
@@ -75,14 +75,14 @@ def test_interleaved_score_is_the_papers_two_by_two_pooling():
     x = torch.randn(3, 16, 4, 4, dtype=torch.float64)
     pooled = F.max_pool2d(x, 2)  # (3, 16, 2, 2)
     slow = model.score(F.linear(pooled.flatten(1), model.score_embed.weight.flatten(1), model.score_embed.bias))
-    torch.testing.assert_close(model._heads(x).scores[:, 0, 0], slow[:, 0])
+    torch.testing.assert_close(model.heads(x).scores[:, 0, 0], slow[:, 0])
 
 
 def test_context_is_cut_off_after_the_trunk():
     model = small("shared")
     model.context = 32
     x = torch.randn(2, 3, 96, 96, dtype=torch.float64)
-    inner = model._heads(model.trunk(x)[:, :, 1:-1, 1:-1])
+    inner = model.heads(model.trunk(x)[:, :, 1:-1, 1:-1])
     torch.testing.assert_close(model(x).scores, inner.scores[:, 0, 0])
 
 
