@@ -146,7 +146,8 @@ def _extremes(data, truth: dict, results: list[dict], count: int = 3):
         pictures.append(hits(data[i].image, shown, drawn))
     words = ["best"] * count + ["median"] * count + ["worst"] * count
     titles = [f"{word}: mean IoU {row[0]:.2f}" for word, row in zip(words, chosen, strict=False)]
-    return grid(pictures, titles, columns=count, side=4)
+    legend = "the best of 100 masks for each object: green found, orange missed, blue too much"
+    return grid(pictures, titles, columns=count, side=4, title=legend)
 
 
 def _bench(a: argparse.Namespace) -> None:
