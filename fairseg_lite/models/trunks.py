@@ -79,9 +79,9 @@ class Basic(nn.Module):
         return Step(self, stride, 1 + stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(_normed(self.conv1, self.bn1, x))
-        y = _normed(self.conv2, self.bn2, y)
-        return F.relu(y + (x if self.downsample is None else _normed(*self.downsample, x)))
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
 class Bottleneck(nn.Module):

@@ -52,7 +52,7 @@ def run(out=None, **kwargs):
     return fit(network(), Line(), loss_fn, config, out=out, resume=kwargs.get("resume", False), progress=False)
 
 
-@pytest.mark.parametrize("optimizer, lr", [("adamw", 0.05), ("sgd", 0.05)])
+@pytest.mark.parametrize("optimizer, lr", [("adamw", 0.05), ("sgd", 0.02)])
 def test_it_learns(optimizer, lr):
     history = run(optimizer=optimizer, lr=lr, steps=200)
     assert history.finished and len(history.rows) == 200
