@@ -23,11 +23,11 @@ def our_name(name: str) -> str:
     return f"refinements.{int(stage) - 1}.{ours}.{kind}"
 
 
-def load_refinement(model: SharpMask, weights: dict[str, np.ndarray]) -> SharpMask:
-    """Copy the official refinement in: every tensor is used, and every parameter of ours gets one."""
+def load_refinement(model: SharpMask, weights: dict[str, np.ndarray], *, whole: bool = True) -> SharpMask:
+    """Copy the official refinement in: every tensor is used, and, if it is whole, every parameter of ours gets one."""
     given = {our_name(k): torch.from_numpy(v) for k, v in weights.items()}
     wanted = {k for k in model.state_dict() if not k.startswith("deepmask.")}
-    assert given.keys() == wanted
+    assert given.keys() == wanted if whole else given.keys() < wanted
     model.load_state_dict(given, strict=False)
     return model.double().eval()
 
