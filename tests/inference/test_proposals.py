@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fairseg_lite.geometry.masks import mask_to_box, paste_masks, rle_encode
 from fairseg_lite.inference.proposals import Proposals, best_windows, load_results, paste_rle, propose
 from fairseg_lite.inference.pyramid import Level, on_canvas, prepare, pyramid, resized
 from fairseg_lite.models.deepmask import DenseFeatures, deepmask_tiny, deepmask_vgg_a
+from fairseg_lite.models.trunks import Step
 
 
 class Spotlight(nn.Module):
@@ -25,7 +27,12 @@ class Spotlight(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.seen: list = []
 
-    def dense(self, canvas, *, timer=nullcontext):
+    @property
+    def trunk(self):
+        """Its features are the picture's pixels."""
+        return SimpleNamespace(steps=[Step(lambda x: x, stride=1, reach=0)])
+
+    def heads(self, canvas, timer=nullcontext):
         self.seen.append(tuple(canvas.shape[-2:]))
         h, w = (-(-n // 16) - 1 for n in canvas.shape[-2:])
         score = nn.functional.avg_pool2d(canvas.mean(1, keepdim=True), 5, 1, 2)[0, :, 16::16, 16::16][:, :h, :w]
@@ -113,7 +120,7 @@ def test_large_pictures_are_reduced_and_masks_are_not():
     assert max(max(s) for s in model.seen) == 1024 + 32
     assert found.size == (3000, 4000) and found[:1].masks().shape == (1, 3000, 4000)
     propose(model, np.zeros((3000, 4000, 3), np.uint8), top_k=1, max_side=100)
-    assert max(model.seen[-1]) == 132
+    assert max(model.seen[-1]) == 144  # 132, rounded up to the stride
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 200), (20, 20)])
@@ -189,8 +196,8 @@ def test_two_branches_give_one_score_per_mask():
     model = deepmask_vgg_a().eval()
     found = propose(model, np.full((40, 60, 3), 90, np.uint8), scales=[1.0], top_k=99)
     level = pyramid(model, torch.zeros(3, 40, 60), [1.0])[0]
-    assert level.dense.scores.shape == (1, 3, 4)  # (40 + 224) / 16 - 14 + 1 rows, stride 16: one per mask
-    assert len(found) <= 12
+    assert level.dense.scores.shape == (1, 4, 5)  # (40 + 224) / 16, rounded up, - 14 + 1 rows: one per mask
+    assert len(found) <= 20
 
 
 def test_paste_rle_is_paste_and_encode():
@@ -204,7 +211,7 @@ def test_paste_rle_is_paste_and_encode():
 
 def test_the_border_is_grey_and_half_a_patch():
     canvas = on_canvas(torch.full((3, 4, 6), 9.0), 32)
-    assert canvas.shape == (1, 3, 36, 38) and canvas[0, :, 16:20, 16:22].eq(9).all()
+    assert canvas.shape == (1, 3, 48, 48) and canvas[0, :, 16:20, 16:22].eq(9).all()
     assert canvas[0, 0, 0, 0].item() == pytest.approx((0.5 - 0.485) / 0.229)
     assert resized(torch.zeros(3, 10, 10), 0.01).shape == (3, 1, 1)
 
