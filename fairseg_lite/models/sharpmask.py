@@ -8,7 +8,8 @@ Each R is a `RefinementModule` (models/refinement.py). What it does to F alone i
 what it does to M is computed for chosen windows (`masks_at`). The DeepMask stays whole inside: coarse masks and scores are its.
 
 Shapes: B batch, C channels, P patch side, G = P/16, h x w windows, N chosen windows.
-Official names: km = ks = k, `refs` first, refinements and last. Differs from the official code: see models/refinement.py.
+Official names: km = ks = k, `refs` first, refinements and last. Differs from the official code: a fresh refinement begins with
+the coarse mask instead of random weights (`SharpMask._begin_coarse`); and see models/refinement.py.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from fairseg_lite.models.deepmask import (
 from fairseg_lite.models.refinement import RefinementModule, conv3x3
 from fairseg_lite.models.trunks import STRIDE
 
+NOISE = 0.3  # share of the usual random weights that a fresh refinement keeps beside the coarse mask
 REFINE_BYTES = 2**26  # of feature maps that windows may fill while they are refined together
 
 
@@ -86,7 +88,33 @@ class SharpMask(nn.Module):
         sides = [self.grid << i for i in range(1, 5)]
         maps = [n * side**2 for n, side in zip(widths[1:], sides, strict=True)]
         self.window_size = sum(maps) // 4 + 5 * max(maps)
+        self._begin_coarse()
         self.freeze()
+
+    @torch.no_grad()
+    def _begin_coarse(self) -> None:
+        """Begin as the DeepMask inside: M1 holds its coarse mask, averaged to G x G, and every module hands that on.
+
+        Channel 0 carries the mask, channel 1 its negative (after a ReLU, both together are the whole), the rest little noise.
+        From random weights the last module, of two channels, often has none that is above zero anywhere, and learns nothing.
+        """
+        for module in self.refinements:
+            if module.top_down is not None:
+                for conv in (module.top_down[0], module.top_down[2]):
+                    conv.weight.mul_(NOISE).add_(nn.init.dirac_(torch.empty_like(conv.weight)))
+                    conv.bias.zero_()
+            if module.lateral is not None:
+                module.lateral[4].weight.mul_(NOISE)
+                module.lateral[4].bias.zero_()
+        coarse, side = self.deepmask.mask, self.deepmask.mask_size
+        affine = torch.cat([coarse.weight, coarse.bias[:, None]], 1)  # (M M, E + 1): the mask is linear in the vector
+        affine = F.adaptive_avg_pool2d(affine.T.unflatten(1, (side, side)), self.grid).flatten(1).T  # (G G, E + 1)
+        self.last.weight.mul_(NOISE)
+        self.last.bias.zero_()
+        for i in range(min(self.last.in_channels, 2)):
+            sign, rows = 1 - 2 * i, slice(i * self.grid**2, (i + 1) * self.grid**2)
+            self.first.weight[rows], self.first.bias[rows] = sign * affine[:, :-1], sign * affine[:, -1]
+            self.last.weight[0, i, 1, 1] += sign
 
     @property
     def trunk(self) -> nn.Module:
