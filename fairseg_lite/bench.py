@@ -23,7 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fairseg_lite.data.patches import PatchBatch
 from fairseg_lite.inference.proposals import propose
-from fairseg_lite.models.deepmask import MODELS, DeepMask
+from fairseg_lite.models.deepmask import DeepMask
+from fairseg_lite.training.checkpoints import MODELS
 from fairseg_lite.training.fit import FitConfig, bf16_is_faster, fit
 from fairseg_lite.training.recipes import Recipe, loss_of
 

@@ -24,6 +24,7 @@ SMALL = {  # what is added so that the command ends in seconds; None: it needs a
     "data check": [],
     "data coco": None,
     "train deepmask": ["--steps", "2", "--batch", "4"],
+    "train sharpmask": ["--steps", "2", "--batch", "4"],
     "propose": ["--model", "MODEL", "--top-k", "3"],
     "evaluate": ["--limit", "1", "--top-k", "10"],
     "bench": None,

@@ -18,7 +18,7 @@ from fairseg_lite.cli.inputs import (
     write_json,
     write_picture,
 )
-from fairseg_lite.cli.train import MODEL_NAMES
+from fairseg_lite.cli.train import MODEL_NAMES, SHARPMASK_NAMES
 
 EVALUATE = """examples:
   fairseg-lite evaluate shapes shapes:100 -o result.json       the network that comes with the library
@@ -49,7 +49,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.set_defaults(run=_evaluate)
 
     p = command(commands, "bench", "time and memory of each stage", BENCH)
-    p.add_argument("--model", choices=MODEL_NAMES, help="with random weights (default: deepmask_resnet50)")
+    p.add_argument("--model", choices=MODEL_NAMES + SHARPMASK_NAMES, help="with random weights (default: deepmask_resnet50)")
     p.add_argument("--size", metavar="WxH", help="of the picture (default: 640x480)")
     p.add_argument("--scales", type=positive, metavar="N", help="in the pyramid, sqrt(2) apart (default: 7)")
     p.add_argument("--top-k", type=positive, metavar="N", help="proposals (default: 500)")

@@ -47,6 +47,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder to write to")
     p.add_argument("--top-k", type=positive, default=100, metavar="N", help="proposals per picture (default: 100)")
     p.add_argument("--draw", type=int, default=10, metavar="N", help="masks drawn in; 0: no pictures (default: 10)")
+    p.add_argument("--coarse", action="store_true", help="of a SharpMask: the masks before refinement")
     p.add_argument("--nms", type=float, metavar="IOU", help="drop proposals that overlap a better one by more")
     p.add_argument("--zoom", type=int, default=0, metavar="N", help="larger scales to add, for small objects")
     p.add_argument("--threshold", type=float, default=0.5, metavar="P", help="mask probability (default: 0.5)")
@@ -76,7 +77,7 @@ def _propose(a: argparse.Namespace) -> int:
     from fairseg_lite.training.checkpoints import load_model
 
     model = prepare(load_model(a.model, device=device), dtype=dtype_of(a.precision, device))
-    options = {"top_k": a.top_k, "nms": a.nms, "zoom": a.zoom, "threshold": a.threshold}
+    options = {"top_k": a.top_k, "nms": a.nms, "zoom": a.zoom, "threshold": a.threshold, "refine": not a.coarse}
     if a.max_side:
         options["max_side"] = a.max_side
     ids, results, done, damaged = _image_ids(a.input, pictures), [], 0, []

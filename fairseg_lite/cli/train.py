@@ -1,4 +1,4 @@
-"""`fairseg-lite train deepmask`."""
+"""`fairseg-lite train deepmask` and `fairseg-lite train sharpmask`."""
 
 import argparse
 import json
@@ -17,7 +17,9 @@ from fairseg_lite.cli.inputs import (
 )
 
 MODEL_NAMES = ("deepmask_tiny", "deepmask_vgg_a", "deepmask_resnet50")  # a test holds both equal to the library's
+SHARPMASK_NAMES = ("sharpmask_tiny", "sharpmask_vgg_a", "sharpmask_resnet50")
 RECIPE_NAMES = ("shapes", "lesson", "photos", "paper", "official")
+SHARPMASK_RECIPE_NAMES = ("shapes", "lesson", "photos", "official")
 DEEPMASK = """examples:
   fairseg-lite train deepmask shapes --out runs/shapes --valid shapes:100
       the small network on synthetic scenes
@@ -27,10 +29,18 @@ DEEPMASK = """examples:
 The folder --out gets state.safetensors (to --resume from), log.jsonl and, at the end, model.safetensors, which
 `propose --model` and `evaluate` take. Ctrl-C finishes the step, saves and stops.
 """
+SHARPMASK = """examples:
+  fairseg-lite train sharpmask shapes --out runs/sharp --valid shapes:100
+      refine the masks of the network that comes with the library
+  fairseg-lite train sharpmask photos/train --from runs/photos/model.safetensors --recipe photos --out runs/sharp
+      refine your own; the DeepMask in it stays as it is, unless --end-to-end
+The folder --out is as with `train deepmask`; its model.safetensors holds both networks, and `propose --coarse` shows the
+masks before refinement.
+"""
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Register `train deepmask`."""
+    """Register `train deepmask` and `train sharpmask`."""
     group = command(commands, "train", "train a network")
     jobs = group.add_subparsers(dest="job", metavar="JOB", required=True)
     p = command(jobs, "deepmask", "masks and scores for patches", DEEPMASK)
@@ -40,6 +50,22 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--model", choices=MODEL_NAMES, help="network (default: the recipe's)")
     p.add_argument("--trunk-weights", metavar="W", help="such as ResNet50_Weights.IMAGENET1K_V2, or a file")
     p.add_argument("--stride-in-1x1", action="store_true", help="the trunk weights are of the original ResNet")
+    _add_run(p)
+    p.set_defaults(run=_deepmask)
+
+    p = command(jobs, "sharpmask", "refinement for the masks of a DeepMask", SHARPMASK)
+    p.add_argument("data", metavar="DATA", help=DATA_HELP)
+    p.add_argument("--from", dest="deepmask", default="shapes", metavar="M", help="a DeepMask checkpoint (default: shapes)")
+    p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder for checkpoints and log")
+    p.add_argument("--recipe", choices=SHARPMASK_RECIPE_NAMES, help="the run's numbers (default: shapes; resumed: its own)")
+    p.add_argument("--k", type=positive, metavar="N", help="channels of the first mask encoding, a multiple of 16 (default: 32)")
+    p.add_argument("--end-to-end", action="store_true", help="train the DeepMask, too (default: it stays as it is)")
+    _add_run(p)
+    p.set_defaults(run=_sharpmask)
+
+
+def _add_run(p: argparse.ArgumentParser) -> None:
+    """What every training run can be told."""
     p.add_argument("--steps", type=positive, metavar="N", help="optimiser steps (default: the recipe's)")
     p.add_argument("--batch", type=positive, metavar="N", help="patches in a step (the share of positives stays)")
     p.add_argument("--lr", type=float, metavar="X", help="highest learning rate (default: the recipe's)")
@@ -51,13 +77,29 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--resume", action="store_true", help="go on with the run in OUT")
     p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
     add_device(p)
-    p.set_defaults(run=_deepmask)
 
 
 def recipe_of(a: argparse.Namespace) -> tuple:
     """(recipe, network options): the named recipe, or that of the run to resume, with what the command line changes."""
+    from fairseg_lite.training.recipes import RECIPES
+
+    recipe, stored = _run_of(a, RECIPES, "deepmask")
+    changes: dict = {"model": a.model or recipe.model}
+    if changes["model"] != recipe.model:
+        changes["freeze"] = 0 if changes["model"] != "deepmask_resnet50" else recipe.freeze
+    if recipe.freeze and not a.trunk_weights and not stored:
+        changes["freeze"] = 0  # a trunk of random numbers holds nothing worth keeping fixed
+        print("no --trunk-weights: the trunk starts from random numbers, and all of it is trained")
+    kwargs = dict(stored.get("kwargs", {}))
+    if a.stride_in_1x1:
+        kwargs["stride_in_1x1"] = True
+    return replace(recipe, **changes), kwargs
+
+
+def _run_of(a: argparse.Namespace, recipes: dict, kind: str) -> tuple:
+    """The recipe with the run's numbers from the command line, and the header of the run to resume, if there is one."""
     from fairseg_lite.training.fit import FitConfig
-    from fairseg_lite.training.recipes import RECIPES, Recipe
+    from fairseg_lite.training.recipes import Recipe
 
     header, stored = Path(a.out) / "state.json", {}
     if a.resume and header.exists():
@@ -67,8 +109,10 @@ def recipe_of(a: argparse.Namespace) -> tuple:
             recipe = Recipe(**{**stored["recipe"], "fit": fit})
         except (OSError, ValueError, TypeError, LookupError) as error:
             raise ValueError(f"{str(header)!r} is no run of this version ({error}); start another without --resume") from error
+        if not recipe.model.startswith(kind):
+            raise ValueError(f"{a.out!r} holds a run of {recipe.model}; resume it with train {recipe.model.split('_')[0]}")
     else:
-        recipe = RECIPES[a.recipe or "shapes"]
+        recipe = recipes[a.recipe or "shapes"]
     if a.lr is not None and not a.lr > 0:
         raise ValueError(f"--lr is {a.lr}; it must be above 0")
     if a.workers is not None and a.workers < 0:
@@ -77,20 +121,13 @@ def recipe_of(a: argparse.Namespace) -> tuple:
     fit = replace(recipe.fit, **{k: v for k, v in given.items() if v is not None})
     if not stored:
         fit = replace(fit, warmup=min(fit.warmup, fit.steps // 10))
-    changes: dict = {"fit": fit, "model": a.model or recipe.model}
-    if changes["model"] != recipe.model:
-        changes["freeze"] = 0 if changes["model"] != "deepmask_resnet50" else recipe.freeze
-    if recipe.freeze and not a.trunk_weights and not stored:
-        changes["freeze"] = 0  # a trunk of random numbers holds nothing worth keeping fixed
-        print("no --trunk-weights: the trunk starts from random numbers, and all of it is trained")
+    recipe = replace(recipe, fit=fit)
     if a.batch:
         share = recipe.positives / (recipe.positives + recipe.negatives)
-        positives = min(max(round(a.batch * share), 1), max(a.batch - 1, 1))
-        changes |= {"positives": positives, "negatives": a.batch - positives}
-    kwargs = dict(stored.get("kwargs", {}))
-    if a.stride_in_1x1:
-        kwargs["stride_in_1x1"] = True
-    return replace(recipe, **changes), kwargs
+        most = max(a.batch - 1, 1) if recipe.negatives else a.batch
+        positives = min(max(round(a.batch * share), 1), most)
+        recipe = replace(recipe, positives=positives, negatives=a.batch - positives)
+    return recipe, stored
 
 
 def _deepmask(a: argparse.Namespace) -> int:
@@ -100,12 +137,9 @@ def _deepmask(a: argparse.Namespace) -> int:
         raise ValueError("deepmask_tiny has no ImageNet weights; drop --trunk-weights, or --model deepmask_resnet50")
     if a.stride_in_1x1 and recipe.model != "deepmask_resnet50":
         raise ValueError(f"--stride-in-1x1 belongs to deepmask_resnet50; the network here is {recipe.model}")
-    on_fault = "skip" if a.skip_faults else "raise"
-    data = open_dataset(a.data, held_out=False, on_fault=on_fault)
-    valid = open_dataset(a.valid, held_out=True, on_fault=on_fault) if a.valid else None
-    out = output_folder(a.out)
+    data, valid, out = _data_of(a)
 
-    from fairseg_lite.training.recipes import patch_report, train_deepmask
+    from fairseg_lite.training.recipes import train_deepmask
 
     model, history = train_deepmask(
         data,
@@ -116,6 +150,46 @@ def _deepmask(a: argparse.Namespace) -> int:
         device=device,
         resume=a.resume,
     )
+    return _finished(a, recipe, model, history, valid)
+
+
+def _sharpmask(a: argparse.Namespace) -> int:
+    from fairseg_lite.training.checkpoints import MODELS, load_model
+    from fairseg_lite.training.sharpmask import SHARPMASK_RECIPES, train_sharpmask
+
+    recipe, stored = _run_of(a, SHARPMASK_RECIPES, "sharpmask")
+    device = device_of(a)
+    kwargs = dict(stored.get("kwargs", {}))
+    if stored:  # the weights come with the run
+        base = recipe.model.replace("sharpmask", "deepmask")
+        deepmask = MODELS[base](**kwargs["deepmask"])
+        deepmask.header = {"model": base, "kwargs": kwargs.pop("deepmask")}
+    else:
+        deepmask = load_model(a.deepmask, kind="DeepMask")
+        recipe = replace(recipe, model=deepmask.header["model"].replace("deepmask", "sharpmask"))
+        kwargs |= {"k": a.k} if a.k else {}
+        if a.end_to_end:  # the score learns again, and must see what is no object
+            recipe = replace(recipe, end_to_end=True, negatives=recipe.negatives or max(recipe.positives // 3, 1))
+    data, valid, out = _data_of(a)
+    model, history = train_sharpmask(
+        data, recipe=recipe, deepmask=deepmask, out=out, refinement=kwargs, device=device, resume=a.resume
+    )
+    return _finished(a, recipe, model, history, valid)
+
+
+def _data_of(a: argparse.Namespace) -> tuple:
+    """(training data, validation data or None, output folder), all of them there."""
+    on_fault = "skip" if a.skip_faults else "raise"
+    data = open_dataset(a.data, held_out=False, on_fault=on_fault)
+    valid = open_dataset(a.valid, held_out=True, on_fault=on_fault) if a.valid else None
+    return data, valid, output_folder(a.out)
+
+
+def _finished(a: argparse.Namespace, recipe, model, history, valid) -> int:
+    """Say what a run gave, and measure it."""
+    from fairseg_lite.training.recipes import patch_report
+
+    out = Path(a.out)
     step = history["step"][-1] if history.rows else 0
     if not history.finished:
         raise KeyboardInterrupt(f"step {step} is kept in {out / 'state.safetensors'}; go on with --resume")

@@ -6,6 +6,9 @@ What differs from `propose`, and where it comes from (`InferDeepMask.lua`, `getT
 - windows are placed at floor(16 (row - 1) / s - P / 2 / s), with a side of floor(P / s) pixels;
 - pictures are resized with aligned corners and no averaging, masks with aligned corners (`image.scale`);
 - no proposal is left out for an empty mask.
+
+SharpMask goes the same way (`InferSharpMask.lua`), each window refined by itself. Not copied: with -dm, the official code moves
+windows beyond row or column `mask_size` of a level to that place, although masks and windows have nothing to do with each other.
 """
 
 import math
@@ -19,6 +22,7 @@ from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
 from fairseg_lite.geometry.resample import aligned_resize
 from fairseg_lite.inference.pyramid import Level
 from fairseg_lite.models.deepmask import DeepMask
+from fairseg_lite.models.sharpmask import SharpMask
 
 
 class OfficialProposals(NamedTuple):
@@ -30,12 +34,13 @@ class OfficialProposals(NamedTuple):
 
 @torch.inference_mode()
 def propose_official(
-    model: DeepMask, image: Tensor, scales: Sequence[float], *, top_k: int = 500, threshold: float = 0.2
+    model: DeepMask | SharpMask, image: Tensor, scales: Sequence[float], *, top_k: int = 500, threshold: float = 0.2
 ) -> OfficialProposals:
     """Proposals with the official code's arithmetic.
 
     Args:
-        model: in evaluation mode; its dtype is the dtype of the computation.
+        model: in evaluation mode; its dtype is the dtype of the computation. A SharpMask for the official masks has
+            upsample="nearest"; its `deepmask` gives what the official option -dm should.
         image: (3, H, W) float32 RGB in [0, 1].
         scales: ascending.
         top_k: official np.
@@ -53,7 +58,7 @@ def propose_official(
     return OfficialProposals(rows, top_masks(model, levels, rows, scales, image.shape[1], image.shape[2], threshold))
 
 
-def official_pyramid(model: DeepMask, image: Tensor, scales: Sequence[float]) -> list[Level]:
+def official_pyramid(model: DeepMask | SharpMask, image: Tensor, scales: Sequence[float]) -> list[Level]:
     """The levels of a picture (3, H, W) in [0, 1]: resized, bordered with .5, normalised."""
     dtype, half = next(model.parameters()).dtype, model.patch_size // 2
     mean, std = (torch.tensor(v, dtype=dtype, device=image.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
@@ -82,7 +87,13 @@ def top_scores(levels: Sequence[Level], top_k: int) -> Tensor:
 
 
 def top_masks(
-    model: DeepMask, levels: Sequence[Level], rows: Tensor, scales: Sequence[float], height: int, width: int, threshold: float
+    model: DeepMask | SharpMask,
+    levels: Sequence[Level],
+    rows: Tensor,
+    scales: Sequence[float],
+    height: int,
+    width: int,
+    threshold: float,
 ) -> Tensor:
     """(N, height, width) bool: masks painted as `getTopMasks` does, strictly above logit(threshold)."""
     cut, half = math.log(threshold / (1 - threshold)), model.patch_size / 2

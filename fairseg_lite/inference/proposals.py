@@ -24,6 +24,7 @@ from fairseg_lite.geometry.masks import paste_masks, rle_decode
 from fairseg_lite.geometry.pixels import normalise
 from fairseg_lite.inference.pyramid import Level, Timer, prepare, pyramid, resized
 from fairseg_lite.models.deepmask import DeepMask
+from fairseg_lite.models.sharpmask import SharpMask
 
 PASTE_BYTES = 2**26  # of full-size masks at once
 MAX_SIDE = 1024
@@ -109,9 +110,10 @@ def load_results(path: str | Path) -> dict[int, Proposals]:
 
 @torch.inference_mode()
 def propose(
-    model: DeepMask,
+    model: DeepMask | SharpMask,
     image: np.ndarray,
     *,
+    refine: bool = True,
     scales: Sequence[float] | None = None,
     zoom: int = 0,
     top_k: int = 500,
@@ -124,8 +126,9 @@ def propose(
     """Find objects: the masks of the best-scored windows of a picture.
 
     Args:
-        model: a DeepMask; what `prepare` gives saves its work at every picture. The picture goes to its device.
+        model: a DeepMask or SharpMask; what `prepare` gives saves its work at every picture. The picture goes to its device.
         image: (H, W, 3) uint8 RGB.
+        refine: SharpMask's masks; False gives the coarse masks of the DeepMask in it (official option -dm).
         scales: of the pyramid; default the model's.
         zoom: so many larger scales besides, for smaller objects (DeepMaskZoom: 1).
         top_k: proposals at most; official name np.
@@ -144,6 +147,8 @@ def propose(
     height, width = _check(image, top_k, threshold, nms, zoom, max_side)
     if getattr(model, "prepared", None) is None or dtype not in (None, next(model.parameters()).dtype):
         model = prepare(model, dtype=dtype)
+    if not refine:
+        model = getattr(model, "deepmask", model)
     scales = sorted(scales or model.scales)
     scales += [scales[-1] * 2 ** ((i + 1) / 2) for i in range(zoom)]
     weight = next(model.parameters())
@@ -186,7 +191,9 @@ def best_windows(levels: Sequence[Level], top_k: int) -> tuple[Tensor, Tensor, T
     return scores, level, cell // columns, cell % columns
 
 
-def masks_of(model: DeepMask, levels: Sequence[Level], level: Tensor, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
+def masks_of(
+    model: DeepMask | SharpMask, levels: Sequence[Level], level: Tensor, rows: Tensor, cols: Tensor
+) -> tuple[Tensor, Tensor]:
     """Masks of chosen windows, and where they lie.
 
     Args:

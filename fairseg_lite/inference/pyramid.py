@@ -19,8 +19,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
-from fairseg_lite.inference.canvas import trunk_on_canvas
+from fairseg_lite.inference.canvas import dense_on_canvas
 from fairseg_lite.models.deepmask import DeepMask, DenseFeatures
+from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.models.trunks import STRIDE
 
 Timer = Callable[[str], AbstractContextManager]
@@ -40,7 +41,7 @@ class Level:
         return torch.cat([corners / scale, (corners + patch_size) / scale], 1)
 
 
-def prepare(model: DeepMask, *, dtype: torch.dtype | None = None) -> DeepMask:
+def prepare(model: DeepMask | SharpMask, *, dtype: torch.dtype | None = None) -> DeepMask | SharpMask:
     """A copy for inference: batch norm folded into the convolutions, channels last, in the type asked for.
 
     Args:
@@ -64,7 +65,7 @@ def prepare(model: DeepMask, *, dtype: torch.dtype | None = None) -> DeepMask:
                 )
                 setattr(module, b, nn.Identity())
     fast.requires_grad_(False)
-    fast.prepared = True
+    fast.prepared = getattr(fast, "deepmask", fast).prepared = True
     return fast.to(dtype=dtype or next(model.parameters()).dtype).to(memory_format=torch.channels_last)
 
 
@@ -96,7 +97,7 @@ def on_canvas(image: Tensor, patch_size: int) -> Tensor:
 
 
 @torch.inference_mode()
-def pyramid(model: DeepMask, image: Tensor, scales: Sequence[float], *, timer: Timer = nullcontext) -> list[Level]:
+def pyramid(model: DeepMask | SharpMask, image: Tensor, scales: Sequence[float], *, timer: Timer = nullcontext) -> list[Level]:
     """All windows of a picture at all scales.
 
     Args:
@@ -117,8 +118,6 @@ def pyramid(model: DeepMask, image: Tensor, scales: Sequence[float], *, timer: T
         with timer("pyramid"):
             level = resized(image, scale)
             canvas = on_canvas(level, model.patch_size).to(dtype=dtype, memory_format=torch.channels_last)
-        with timer("trunk"):
-            features = trunk_on_canvas(model, canvas, level.shape[-2:])
         size = [a / b for a, b in zip(level.shape[-2:], image.shape[-2:], strict=True)]
-        levels.append(Level((size[0], size[1]), model.heads(features, timer)))
+        levels.append(Level((size[0], size[1]), dense_on_canvas(model, canvas, level.shape[-2:], timer)))
     return levels

@@ -37,12 +37,13 @@ class DenseFeatures(NamedTuple):
     """What `DeepMask.dense` computed for every window of a picture; `DeepMask.masks_at` turns chosen windows into masks.
 
     features (B, F, h+G-1, w+G-1); embedding (B, E, h, w), or None where it is cheaper to compute per window;
-    scores (B, h, w) logits.
+    scores (B, h, w) logits. SharpMask adds laterals, one (B, c, (h+G-1) 2^i, (w+G-1) 2^i) for each refinement i = 0, 1, ...
     """
 
     features: Tensor
     embedding: Tensor | None
     scores: Tensor
+    laterals: tuple[Tensor, ...] = ()
 
 
 class DeepMask(nn.Module):
@@ -147,12 +148,7 @@ class DeepMask(nn.Module):
         Raises:
             ValueError: the patches have another side.
         """
-        side = self.patch_size + self.context
-        if patches.ndim != 4 or patches.shape[1:] != (3, side, side):
-            raise ValueError(
-                f"patches have shape {tuple(patches.shape)}; this network takes (B, 3, {side}, {side}), "
-                f"a patch of {self.patch_size} with {self.context} px of context"
-            )
+        self.check(patches)
         x = self.trunk(patches)  # (B, C, G + context/16, G + context/16)
         border = self.context // 2 // STRIDE
         if border:
@@ -161,6 +157,15 @@ class DeepMask(nn.Module):
         index = torch.arange(len(patches), device=patches.device)
         zero = torch.zeros_like(index)
         return DeepMaskOutput(self.masks_at(dense, index, zero, zero), dense.scores[:, 0, 0])
+
+    def check(self, patches: Tensor) -> None:
+        """ValueError unless these are patches of the size that `forward` takes."""
+        side = self.patch_size + self.context
+        if patches.ndim != 4 or patches.shape[1:] != (3, side, side):
+            raise ValueError(
+                f"patches have shape {tuple(patches.shape)}; this network takes (B, 3, {side}, {side}), "
+                f"a patch of {self.patch_size} with {self.context} px of context"
+            )
 
     def dense(self, images: Tensor, *, timer: Callable[[str], AbstractContextManager] = nullcontext) -> DenseFeatures:
         """All windows of a picture at once, at stride 16.
@@ -201,14 +206,17 @@ class DeepMask(nn.Module):
         Returns:
             (N, M, M) logits.
         """
+        return self.mask(self.vectors_at(dense, batch, rows, cols)).view(-1, self.mask_size, self.mask_size)
+
+    def vectors_at(self, dense: DenseFeatures, batch: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        """(N, E): what the mask layer reads of chosen windows, given as for `masks_at`; (N, F G G) with the full mask head."""
         if dense.embedding is not None:
-            vectors = dense.embedding[batch, :, rows, cols]  # (N, E)
-        else:
-            windows = dense.features.unfold(2, self.grid, 1).unfold(3, self.grid, 1)  # a view: (B, F, h, w, G, G)
-            vectors = windows[batch, :, rows, cols].flatten(1)  # (N, F G G)
-            if self.mask_head == "low_rank":
-                vectors = F.linear(vectors, self.embed.weight.flatten(1), self.embed.bias)  # (N, E)
-        return self.mask(vectors).view(-1, self.mask_size, self.mask_size)
+            return dense.embedding[batch, :, rows, cols]  # (N, E)
+        windows = dense.features.unfold(2, self.grid, 1).unfold(3, self.grid, 1)  # a view: (B, F, h, w, G, G)
+        vectors = windows[batch, :, rows, cols].flatten(1)  # (N, F G G)
+        if self.mask_head == "low_rank":
+            vectors = F.linear(vectors, self.embed.weight.flatten(1), self.embed.bias)  # (N, E)
+        return vectors
 
 
 def deepmask_tiny() -> DeepMask:

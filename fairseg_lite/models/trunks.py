@@ -10,6 +10,7 @@ Shapes: B batch, C channels, H W image.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -199,6 +200,12 @@ class ResNetTrunk(nn.Module):
         blocks = [block.step for layer in (self.layer1, self.layer2, self.layer3) for block in layer]
         return [Step(self.stem, 2, self.conv1.kernel_size[0] // 2), *pool, *blocks]
 
+    @property
+    def tap_steps(self) -> list[int]:
+        """After how many steps the features of `taps` are there."""
+        pooled = 1 + (self.maxpool is not None)
+        return [1, *(pooled + n for n in accumulate(len(layer) for layer in (self.layer1, self.layer2, self.layer3)))]
+
     def forward(self, x: Tensor) -> Tensor:
         for stage in self.stages:
             x = stage(x)
@@ -257,6 +264,12 @@ class VGGTrunk(nn.Module):
         """As `ResNetTrunk.steps`."""
         known = {nn.MaxPool2d: (2, 1), nn.ReLU: (1, 0)}
         return [Step(layer, *known.get(type(layer), (1, 1))) for layer in self.features]
+
+    @property
+    def tap_steps(self) -> list[int]:
+        """As `ResNetTrunk.tap_steps`."""
+        ends = list(accumulate(len(stage) for stage in self.stages))
+        return [*ends[:3], ends[4]]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)  # (B, 512, H/16, W/16)

@@ -7,6 +7,7 @@ another name and then renamed: whatever happens, what was there before stays who
 
 import json
 import os
+from collections import ChainMap
 from pathlib import Path
 
 import torch
@@ -14,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fairseg_lite.models.deepmask import MODELS
+from fairseg_lite.models import deepmask, sharpmask
 
+MODELS = ChainMap(sharpmask.MODELS, deepmask.MODELS)  # what a checkpoint may name: the function that builds it
 SHIPPED = {"shapes": Path(__file__).parent.parent / "checkpoints" / "deepmask_tiny_shapes.safetensors"}
 
 
@@ -87,16 +89,17 @@ def save_model(path: str | Path, model: nn.Module, *, name: str, half: bool = Fa
     save_tensors(path, state, {"model": name, "kwargs": {}, **header})
 
 
-def load_model(source: str | Path = "shapes", *, device: torch.device | str = "cpu") -> nn.Module:
+def load_model(source: str | Path = "shapes", *, device: torch.device | str = "cpu", kind: str | None = None) -> nn.Module:
     """Build the network that a checkpoint names, with its weights, in evaluation mode and float32.
 
     Args:
         source: a checkpoint file, or "shapes" for the DeepMask that comes with the library.
         device: where it goes.
+        kind: "DeepMask" or "SharpMask" where no other will do; None takes any.
     Returns:
         The network; `load_model(...).header` holds the checkpoint's header (command, seed, results).
     Raises:
-        ValueError: a missing or truncated file, an unknown network, or weights that do not fit it.
+        ValueError: a missing or truncated file, an unknown network, another kind than wanted, or weights that do not fit.
     Example:
         >>> load_model("shapes").patch_size
         96
@@ -110,6 +113,11 @@ def load_model(source: str | Path = "shapes", *, device: torch.device | str = "c
         raise ValueError(f"checkpoint {str(path)!r} holds network {name!r}; this version knows {', '.join(MODELS)}")
     # a training state keeps weights under "model."; a plain checkpoint has bare names
     tensors = {k.removeprefix("model."): v for k, v in tensors.items() if not k.startswith("optimizer.")}
+    if kind is not None and name not in (known := [n for n in MODELS if n.startswith(kind.lower())]):
+        hint = (
+            "its `deepmask` is one" if kind == "DeepMask" and name in sharpmask.MODELS else f"make one with train {kind.lower()}"
+        )
+        raise ValueError(f"checkpoint {str(path)!r} holds a {name}, wanted a {kind} ({', '.join(known)}); {hint}")
     model = MODELS[name](**header.get("kwargs", {}))
     load_weights(model, tensors, path)
     model.header = header
@@ -123,6 +131,11 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: str | Path)
         ValueError: says which names are missing, left over or of another shape: the checkpoint is another network's.
     """
     wanted = model.state_dict()
+    sharp, for_sharp = (any(k.startswith("deepmask.") for k in names) for names in (tensors, wanted))
+    if sharp != for_sharp:
+        held, here = ("SharpMask", "DeepMask") if sharp else ("DeepMask", "SharpMask")
+        advice = "load_model(...).deepmask is the DeepMask in it" if sharp else "SharpMask(load_model(...)) begins with it"
+        raise ValueError(f"checkpoint {str(path)!r} holds a {held}, and this network is a {here}; {advice}")
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     odd = [k for k in wanted.keys() & tensors.keys() if wanted[k].shape != tensors[k].shape]
     if missing or extra or odd:

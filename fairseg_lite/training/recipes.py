@@ -18,15 +18,16 @@ from fairseg_lite.data.patches import PatchBatch, PatchSampler, PatchSpec, evalu
 from fairseg_lite.data.scenes import SceneDataset
 from fairseg_lite.models.deepmask import MODELS, DeepMask
 from fairseg_lite.models.losses import deepmask_loss
+from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.training.checkpoints import save_model
 from fairseg_lite.training.fit import FitConfig, History, fit
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to train DeepMask. The paper's value stands behind each field."""
+    """One way to train DeepMask or SharpMask. The paper's value stands behind each field."""
 
-    model: str = "deepmask_tiny"  # a name of MODELS
+    model: str = "deepmask_tiny"  # a name of `checkpoints.MODELS`
     positives: int = 24  # patches in a batch; paper: 32 in all, equal numbers for the score
     negatives: int = 8
     rules: str = "paper"  # sampling rules: "paper" or "official"
@@ -38,6 +39,7 @@ class Recipe:
     freeze: int = 0  # trunk stages (stem, layer1, ...) that keep their weights
     score_weight: float = 1 / 32  # lambda
     alternate: bool = False  # paper: back-propagation alternates between the branches
+    end_to_end: bool = False  # SharpMask: train the DeepMask in it, too; paper: two stages, "added little"
     fit: FitConfig = field(default_factory=FitConfig)
 
 
@@ -89,7 +91,7 @@ RECIPES: dict[str, Recipe] = {
 }  # fmt: skip
 
 
-def patch_spec(model: DeepMask) -> PatchSpec:
+def patch_spec(model: DeepMask | SharpMask) -> PatchSpec:
     """The patches a network is trained on."""
     return PatchSpec(
         patch_size=model.patch_size, context=model.context, object_size=model.object_size, target_size=model.target_size
@@ -112,10 +114,15 @@ def freeze_stages(model: DeepMask, stages: int) -> None:
 
 
 def loss_of(recipe: Recipe) -> Callable[[nn.Module, PatchBatch, int], dict[str, Tensor]]:
-    """The step function for `fit`: the joint loss, or one branch at a time when the recipe alternates."""
+    """The step function for `fit`: the joint loss, or one branch at a time when the recipe alternates.
+
+    A SharpMask whose DeepMask is frozen has the mask loss alone: its scores cannot change.
+    """
 
     def step_loss(model: nn.Module, batch: PatchBatch, step: int) -> dict[str, Tensor]:
         only = (None, "mask", "score")[(1 + step % 2) if recipe.alternate else 0]
+        if getattr(model, "frozen", False):
+            only = "mask"
         output = model(batch.images)
         loss = deepmask_loss(output, batch.masks, batch.labels, score_weight=recipe.score_weight, only=only)
         return {"loss": loss.total, "mask": loss.mask, "score": loss.score}
@@ -157,8 +164,28 @@ def train_deepmask(
         torch.manual_seed(recipe.fit.seed)
         extra = {} if trunk_weights is None else {"trunk_weights": trunk_weights}
         model = MODELS[recipe.model](**kwargs, **extra)
-    model = model.to(device)
     freeze_stages(model, recipe.freeze)
+    history = run_recipe(
+        model.to(device), dataset, recipe, kwargs=kwargs, out=out, resume=resume, progress=progress
+    )  # fmt: skip
+    return model, history
+
+
+def run_recipe(
+    model: nn.Module,
+    dataset: SceneDataset,
+    recipe: Recipe,
+    *,
+    kwargs: dict,
+    out: str | Path | None,
+    resume: bool,
+    progress: bool,
+) -> History:
+    """Train a network that is built and on its device; arguments as for `train_deepmask`.
+
+    Args:
+        kwargs: what built it, for `load_model`.
+    """
     sampler = PatchSampler(
         dataset,
         patch_spec(model),
@@ -177,7 +204,7 @@ def train_deepmask(
     model.eval()
     if out is not None and history.finished:
         save_model(Path(out) / "model.safetensors", model, name=recipe.model, kwargs=kwargs, recipe=asdict(recipe))
-    return model, history
+    return history
 
 
 @dataclass(frozen=True)
@@ -203,7 +230,7 @@ class PatchReport:
 
 @torch.inference_mode()
 def patch_report(
-    model: DeepMask,
+    model: DeepMask | SharpMask,
     dataset: SceneDataset,
     *,
     threshold: float = 0.5,

@@ -9,9 +9,11 @@ import sys
 import pytest
 
 from fairseg_lite.cli import build_parser
-from fairseg_lite.cli.train import MODEL_NAMES, RECIPE_NAMES
+from fairseg_lite.cli.train import MODEL_NAMES, RECIPE_NAMES, SHARPMASK_NAMES, SHARPMASK_RECIPE_NAMES
+from fairseg_lite.models import sharpmask
 from fairseg_lite.models.deepmask import MODELS
 from fairseg_lite.training.recipes import RECIPES
+from fairseg_lite.training.sharpmask import SHARPMASK_RECIPES
 
 
 def jobs(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], argparse.ArgumentParser]:
@@ -36,7 +38,7 @@ def examples(text: str) -> list[list[str]]:
 
 def test_the_commands_are_those_of_the_plan():
     assert {" ".join(words) for words in JOBS} == {
-        "demo", "propose", "train deepmask", "evaluate", "bench", "data shapes", "data check", "data coco",
+        "demo", "propose", "train deepmask", "train sharpmask", "evaluate", "bench", "data shapes", "data check", "data coco",
     }  # fmt: skip
 
 
@@ -67,8 +69,8 @@ def test_help_needs_no_torch():
 
 
 def test_names_that_the_options_offer_are_the_librarys():
-    assert set(MODEL_NAMES) == set(MODELS)
-    assert set(RECIPE_NAMES) == set(RECIPES)
+    assert set(MODEL_NAMES) == set(MODELS) and set(SHARPMASK_NAMES) == set(sharpmask.MODELS)
+    assert set(RECIPE_NAMES) == set(RECIPES) and set(SHARPMASK_RECIPE_NAMES) == set(SHARPMASK_RECIPES)
 
 
 @pytest.mark.parametrize("words, said", [

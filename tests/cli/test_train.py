@@ -151,3 +151,45 @@ def test_bench_prints_every_stage_against_the_ceiling(cli, tmp_path):
     result = json.loads((tmp_path / "b.json").read_text())
     assert result["settings"]["model"] == "deepmask_tiny"
     assert set(result["dtypes"]) == {"fp32"}
+
+
+def test_sharpmask_on_top_of_a_run_and_resumed(cli, refused, tmp_path):
+    deep, out = tmp_path / "deep", tmp_path / "sharp"
+    assert cli("train", "deepmask", "shapes:20", "--out", deep, *QUICK)[0] == 0
+    words = ("train", "sharpmask", "shapes:20", "--out", out)
+    source = ("--from", deep / "model.safetensors")
+    code, said, _ = cli(*words, *source, *QUICK, "--k", 16, "--valid", "shapes:1")
+    assert code == 0 and said[0].startswith("sharpmask_tiny: 2 steps") and "mean IoU" in said[-1]
+    model = load_model(out / "model.safetensors", kind="SharpMask")
+    assert model.header["kwargs"] == {"deepmask": {}, "k": 16}
+    assert (model.header["recipe"]["positives"], model.header["recipe"]["negatives"]) == (4, 0)
+    before = load_model(deep / "model.safetensors").state_dict()
+    assert all(torch.equal(v, before[k]) for k, v in model.deepmask.state_dict().items())
+    assert cli(*words, "--resume", "--steps", 3)[0] == 0  # neither --from nor --k again: both come with the run
+    assert steps(out)[-1] == 3
+    assert "holds a run of sharpmask_tiny; resume it with train sharpmask" in refused(
+        "train", "deepmask", "shapes:20", "--out", out, "--resume"
+    )
+    assert "holds a sharpmask_tiny, wanted a DeepMask" in refused(
+        *words[:-1], tmp_path / "x", "--from", out / "model.safetensors"
+    )
+    assert "k is 24; halved four times" in refused(*words[:-1], tmp_path / "x", *source, "--k", 24)
+
+
+def test_end_to_end_sees_negatives(cli, tmp_path):
+    out = tmp_path / "r"
+    assert cli("train", "sharpmask", "shapes:20", "--out", out, "--steps", 1, "--end-to-end")[0] == 0
+    recipe = load_tensors(out / "model.safetensors")[1]["recipe"]
+    assert recipe["end_to_end"] and recipe["negatives"] == 16
+
+
+def test_propose_shows_both_masks_of_a_sharpmask(cli, tmp_path):
+    assert cli("train", "sharpmask", "shapes:20", "--out", tmp_path / "r", *QUICK)[0] == 0
+    assert cli("data", "shapes", tmp_path / "s", "-n", 1)[0] == 0
+    found = []
+    for i, options in enumerate(([], ["--coarse"], ["--coarse", "--model", "shapes"])):
+        model = [] if "--model" in options else ["--model", tmp_path / "r/model.safetensors"]
+        code, *_ = cli("propose", tmp_path / "s", "-o", tmp_path / f"o{i}", "--top-k", 3, "--draw", 0, *model, *options)
+        assert code == 0
+        found.append(json.loads((tmp_path / f"o{i}/proposals.json").read_text()))
+    assert found[0] != found[1] == found[2]

@@ -1,0 +1,159 @@
+"""One step of refinement, in its two forms: how a mask and the trunk's features become a mask of twice the side.
+
+    naive (paper, figure 2b)                      refactored (figure 2c)
+
+    F --reduce--> S --.                           F --reduce--> S --3x3 --.
+                       cat -- 3x3 -- ReLU -- x2                            + -- ReLU -- x2
+    M --3x3----------'                            M --3x3-------- 3x3 ----'
+
+A convolution of a concatenation is the sum of two convolutions, so both compute the same (`refactor`). But the upper arm of the
+second does not see the mask: for a picture it is computed once, and only the lower arm for each window.
+
+Shapes: B batch, C channels; M and S have `channels` channels and the side of F.
+Differs from the official code: up-sampling is bilinear as in the paper (official: `upsample="nearest"`), and the gradient goes
+back through mirrored borders, too (official: `padding="official"` discards it). Official names: lateral `neth`, top_down `netv`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairseg_lite.models.trunks import Step
+
+
+class OfficialConv2d(nn.Conv2d):
+    """3x3 convolution with mirrored borders that send no gradient back, as the official ones.
+
+    Source: official `SpatialSymmetricPadding.lua`, whose `updateGradInput` crops where it should add.
+    """
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        inside = F.pad(x, (1, 1, 1, 1))
+        return F.conv2d(inside + (F.pad(x, (1, 1, 1, 1), mode="replicate") - inside).detach(), weight, bias)
+
+
+def conv3x3(channels_in: int, channels_out: int, padding: str) -> nn.Conv2d:
+    if padding == "official":
+        return OfficialConv2d(channels_in, channels_out, 3)
+    # one pixel mirrored is one pixel repeated
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="replicate" if padding == "symmetric" else "zeros")
+
+
+def _reduce(features: int, channels: int, padding: str) -> list[nn.Module]:
+    """F to S in two convolutions: "one trained badly" (SharpMask 3.1), `features` being far more than `channels`."""
+    hidden = min(64, features // 2)
+    return [conv3x3(features, hidden, padding), nn.ReLU(), conv3x3(hidden, channels, padding), nn.ReLU()]
+
+
+def _doubled(x: Tensor, mode: str) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode=mode, align_corners=False if mode == "bilinear" else None)
+
+
+class NaiveRefinementModule(nn.Module):
+    """One refinement as one says it: reduce the features, concatenate them with the mask, convolve, double the side.
+
+    Args:
+        features: channels of F.
+        channels: of the mask encoding M, and of S.
+        out: channels of the next mask encoding.
+        upsample: "bilinear" (paper) or "nearest" (official code).
+        padding: "zeros", "symmetric", or "official" (symmetric without the gradient of the border).
+    Example:
+        >>> NaiveRefinementModule(features=64, channels=8, out=4)(torch.zeros(2, 64, 6, 6), torch.zeros(2, 8, 6, 6)).shape
+        torch.Size([2, 4, 12, 12])
+
+    Source: SharpMask section 3.1, figure 2b. Lesson: 06.
+    """
+
+    def __init__(self, *, features: int, channels: int, out: int, upsample: str = "bilinear", padding: str = "symmetric"):
+        super().__init__()
+        self.upsample = upsample
+        self.reduce = nn.Sequential(*_reduce(features, channels, padding))
+        self.top_down = nn.Sequential(conv3x3(channels, channels, padding), nn.ReLU())
+        self.join = conv3x3(2 * channels, out, padding)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        both = torch.cat([self.reduce(features), self.top_down(mask)], 1)  # (B, 2 channels, side, side)
+        return _doubled(F.relu(self.join(both)), self.upsample)  # (B, out, 2 side, 2 side)
+
+
+class RefinementModule(nn.Module):
+    """The same refinement as a sum: `lateral` sees the features alone, `top_down` the mask alone.
+
+    Args:
+        features, channels, out, upsample, padding: as in `NaiveRefinementModule`.
+        paths: "both"; "skip" leaves the mask as it is (out = channels); "deconvolution" does not look at the features.
+    Raises:
+        ValueError: an unknown option, or "skip" with another number of channels out than in.
+    Example:
+        >>> RefinementModule(features=64, channels=8, out=4)(torch.zeros(2, 64, 6, 6), torch.zeros(2, 8, 6, 6)).shape
+        torch.Size([2, 4, 12, 12])
+
+    Source: SharpMask section 3.1, figure 2c; official `SharpMask.lua` `refinement`. Lesson: 07.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: int,
+        channels: int,
+        out: int,
+        upsample: str = "bilinear",
+        padding: str = "symmetric",
+        paths: str = "both",
+    ):
+        super().__init__()
+        for what, value, options in (
+            ("upsample", upsample, ("bilinear", "nearest")),
+            ("padding", padding, ("zeros", "symmetric", "official")),
+            ("paths", paths, ("both", "skip", "deconvolution")),
+        ):
+            if value not in options:
+                raise ValueError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
+        if paths == "skip" and channels != out:
+            raise ValueError(f"paths 'skip' adds to a mask of {channels} channels, not {out}; it needs schedule='constant'")
+        self.upsample = upsample
+        self.lateral = self.top_down = None
+        if paths != "deconvolution":
+            self.lateral = nn.Sequential(*_reduce(features, channels, padding), conv3x3(channels, out, padding))
+        if paths != "skip":
+            self.top_down = nn.Sequential(conv3x3(channels, channels, padding), nn.ReLU(), conv3x3(channels, out, padding))
+
+    @property
+    def steps(self) -> list[Step]:
+        """The lateral part as a chain of convolutions, as `ResNetTrunk.steps`; empty without one."""
+        layers = [] if self.lateral is None else [self.lateral[:2], self.lateral[2:4], self.lateral[4:]]
+        return [Step(layer, 1, 1) for layer in layers]
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        return self.merge(None if self.lateral is None else self.lateral(features), mask)
+
+    def merge(self, lateral: Tensor | None, mask: Tensor) -> Tensor:
+        """What is left to do for a window: (B, out, side, side) and (B, channels, side, side) -> (B, out, 2 side, 2 side)."""
+        x = mask if self.top_down is None else self.top_down(mask)
+        return _doubled(F.relu(x if lateral is None else x + lateral), self.upsample)
+
+
+def refactor(naive: NaiveRefinementModule) -> RefinementModule:
+    """The same function as a sum of two parts, with the same weights.
+
+    Args:
+        naive: stays as it is.
+    Returns:
+        A module whose outputs differ by rounding only.
+    Source: SharpMask section 3.1. Lesson: 07.
+    """
+    first, second, join = naive.reduce[0], naive.reduce[2], naive.join
+    padding = {"zeros": "zeros", "replicate": "symmetric"}[join.padding_mode]
+    channels, out = second.out_channels, join.out_channels
+    module = RefinementModule(
+        features=first.in_channels, channels=channels, out=out, upsample=naive.upsample, padding=padding
+    ).to(join.weight)  # fmt: skip
+    module.lateral[:4].load_state_dict(naive.reduce.state_dict())
+    module.top_down[:2].load_state_dict(naive.top_down.state_dict())
+    with torch.no_grad():
+        module.lateral[4].weight.copy_(join.weight[:, :channels])  # the columns that multiply S ...
+        module.top_down[2].weight.copy_(join.weight[:, channels:])  # ... and those that multiply M
+        module.lateral[4].bias.copy_(join.bias)
+        module.top_down[2].bias.zero_()
+    return module
