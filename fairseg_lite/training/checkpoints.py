@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from fairseg_lite.models import deepmask, sharpmask
 
 MODELS = ChainMap(sharpmask.MODELS, deepmask.MODELS)  # what a checkpoint may name: the function that builds it
-SHIPPED = {"shapes": Path(__file__).parent.parent / "checkpoints" / "deepmask_tiny_shapes.safetensors"}
+FOLDER = Path(__file__).parent.parent / "checkpoints"
+SHIPPED = {"shapes": FOLDER / "deepmask_tiny_shapes.safetensors", "shapes-sharp": FOLDER / "sharpmask_tiny_shapes.safetensors"}
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> None:
@@ -72,7 +73,9 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     return tensors, header
 
 
-def save_model(path: str | Path, model: nn.Module, *, name: str, half: bool = False, **header: object) -> None:
+def save_model(
+    path: str | Path, model: nn.Module, *, name: str, half: bool = False, over: str | None = None, **header: object
+) -> None:
     """Save a network's weights for `load_model`.
 
     Args:
@@ -80,12 +83,15 @@ def save_model(path: str | Path, model: nn.Module, *, name: str, half: bool = Fa
         model: its parameters and buffers are saved.
         name: which function of `MODELS` builds it; header may hold "kwargs" for that function and anything to remember.
         half: store float16 (half the size, about 3 digits).
+        over: name of a checkpoint of the library that holds this SharpMask's DeepMask: only the refinement is saved.
     Raises:
         ValueError: unknown name, or the file cannot be written.
     """
     if name not in MODELS:
         raise ValueError(f"network {name!r} is unknown; choose one of {', '.join(MODELS)}")
     state = {k: v.half() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
+    if over is not None:
+        state, header = {k: v for k, v in state.items() if not k.startswith("deepmask.")}, {**header, "over": over}
     save_tensors(path, state, {"model": name, "kwargs": {}, **header})
 
 
@@ -93,7 +99,7 @@ def load_model(source: str | Path = "shapes", *, device: torch.device | str = "c
     """Build the network that a checkpoint names, with its weights, in evaluation mode and float32.
 
     Args:
-        source: a checkpoint file, or "shapes" for the DeepMask that comes with the library.
+        source: a checkpoint file, or one that comes with the library: "shapes" (DeepMask), "shapes-sharp" (SharpMask).
         device: where it goes.
         kind: "DeepMask" or "SharpMask" where no other will do; None takes any.
     Returns:
@@ -113,6 +119,9 @@ def load_model(source: str | Path = "shapes", *, device: torch.device | str = "c
         raise ValueError(f"checkpoint {str(path)!r} holds network {name!r}; this version knows {', '.join(MODELS)}")
     # a training state keeps weights under "model."; a plain checkpoint has bare names
     tensors = {k.removeprefix("model."): v for k, v in tensors.items() if not k.startswith("optimizer.")}
+    if "over" in header:
+        below, _ = load_tensors(SHIPPED[header["over"]])
+        tensors |= {f"deepmask.{k}": v for k, v in below.items()}
     if kind is not None and name not in (known := [n for n in MODELS if n.startswith(kind.lower())]):
         hint = (
             "its `deepmask` is one" if kind == "DeepMask" and name in sharpmask.MODELS else f"make one with train {kind.lower()}"

@@ -1,0 +1,22 @@
+"""The networks that come with the library: small, whole, and as good as their lessons say."""
+
+import torch
+
+from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.training.checkpoints import SHIPPED, load_model
+from fairseg_lite.training.recipes import patch_report
+
+
+def test_sizes():
+    assert SHIPPED["shapes"].stat().st_size < 8e6 and SHIPPED["shapes-sharp"].stat().st_size < 6e6
+
+
+def test_the_refinement_stands_on_the_deepmask_of_the_library():
+    sharp, coarse = load_model("shapes-sharp"), load_model("shapes")
+    assert all(torch.equal(v, sharp.deepmask.state_dict()[k]) for k, v in coarse.state_dict().items())
+
+
+def test_refined_masks_are_the_better_ones():
+    sharp, scenes = load_model("shapes-sharp"), ShapesDataset(25, seed=1)
+    a, b = (patch_report(m, scenes, progress=False) for m in (sharp, sharp.deepmask))
+    assert b.mean_iou > 0.75 and a.mean_iou > b.mean_iou + 0.03 and a.rate_85 > 1.3 * b.rate_85
