@@ -23,8 +23,10 @@ from fairseg_lite.cli.train import MODEL_NAMES, SHARPMASK_NAMES
 EVALUATE = """examples:
   fairseg-lite evaluate shapes shapes:100 -o result.json       the network that comes with the library
   fairseg-lite evaluate runs/photos/model.safetensors photos/valid -o result.json
+  fairseg-lite evaluate runs/sharp/model.safetensors shapes:500 --boundary
 Patch IoU: one centred patch per object, mask against mask. AR@N: share of objects found by the N best proposals of a
-picture, averaged over IoU .50:.95 (COCO's definition, class-agnostic).
+picture, averaged over IoU .50:.95 (COCO's definition, class-agnostic). --boundary: IoU of the pixels within d px of the true
+boundary, and F-score of boundary pixels; for a SharpMask also of its coarse masks, one line under the other.
 """
 BENCH = """examples:
   fairseg-lite bench                       ResNet-50, 640x480, 7 scales, 500 proposals: minutes
@@ -43,6 +45,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--nms", type=float, metavar="IOU", help="drop proposals that overlap a better one by more")
     p.add_argument("--zoom", type=int, default=0, metavar="N", help="larger scales to add, for small objects")
     p.add_argument("--figure", metavar="FILE", help="draw the pictures that went best, median and worst")
+    p.add_argument("--boundary", action="store_true", help="measure the edges of the masks too, on the same patches")
     p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
     add_precision(p)
     add_device(p)
@@ -69,8 +72,11 @@ def _evaluate(a: argparse.Namespace) -> None:
 
     from fairseg_lite.data.coco import to_coco
     from fairseg_lite.data.scenes import Subset
+    from fairseg_lite.evaluation.boundary import boundary_report
+    from fairseg_lite.evaluation.patches import trained_padding
     from fairseg_lite.evaluation.recall import average_recall
     from fairseg_lite.inference.proposals import prepare, propose
+    from fairseg_lite.models.sharpmask import SharpMask
     from fairseg_lite.training.checkpoints import load_model
     from fairseg_lite.training.recipes import patch_report
 
@@ -86,6 +92,12 @@ def _evaluate(a: argparse.Namespace) -> None:
     start = time.perf_counter()
     patches = patch_report(model, data)
     print(f"patches    {patches}")
+    edges = {}
+    if a.boundary:
+        stages = {"masks": model} | ({"coarse": model.deepmask} if isinstance(model, SharpMask) else {})
+        for name, network in stages.items():
+            edges[name] = boundary_report(network, data, padding=trained_padding(model))
+            print(f"{'boundary' if name == 'masks' else name:10} {edges[name]}")
     fast, results, seconds = prepare(model, dtype=dtype_of(a.precision, device)), [], 0.0
     for i in tqdm(range(len(data)), unit="picture", delay=2):
         scene = data[i]
@@ -109,6 +121,7 @@ def _evaluate(a: argparse.Namespace) -> None:
             "of": total,
             "settings": {"top_k": a.top_k, "nms": a.nms, "zoom": a.zoom, "precision": a.precision, "device": str(device)},
             "patches": {k: v for k, v in asdict(patches).items() if k != "ious"},
+            **({"boundary": {name: asdict(report) for name, report in edges.items()}} if edges else {}),
             "recall": {kind: asdict(report) for kind, report in reports.items()},
             "seconds_per_picture": seconds / len(data),
             "seconds": time.perf_counter() - start,

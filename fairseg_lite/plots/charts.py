@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from fairseg_lite.plots.style import BLACK, GREEN, ORANGE, PURPLE, SKY, VERMILLION, finish, rgb
+from fairseg_lite.plots.style import BLACK, CYCLE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, finish, rgb
 
 STOPS = ("picture", "trunk", "DeepMask", "SharpMask", "MultiPathNet", "named masks")
 
@@ -59,6 +59,59 @@ def histogram(values: Mapping[str, Sequence[float]], *, x: str, bins: Sequence[f
     axis.set(xlabel=x, ylabel="share", title=title)
     if len(values) > 1:
         axis.legend()
+    return finish(figure)
+
+
+def boundary_curve(
+    lines: Mapping[str, Mapping[float, float] | Sequence[Mapping[float, float]]], *, whole: Mapping[str, float] | None = None,
+    title: str = "", size: tuple[float, float] = (8, 4.2),
+) -> Figure:  # fmt: skip
+    """IoU near the true boundary by the width of the band: one line a model, told apart by colour and marker.
+
+    Args:
+        lines: by name {width in px: IoU} (`BoundaryReport.trimap_iou`), or one of these for each of several runs, drawn as
+            their mean in a band from the lowest to the highest. Models may have other widths, runs of one model not.
+        whole: by name the IoU of the whole masks, dashed in the colour of its line.
+        title: above.
+        size: of the figure, inches.
+    Returns:
+        A figure, widths on a logarithmic axis.
+    Raises:
+        ValueError: no line, a line without a width, runs of unlike widths, or a `whole` of no line.
+    Example:
+        >>> figure = boundary_curve({"DeepMask": {1: 0.4, 2: 0.5, 4: 0.6}, "SharpMask": [{1: 0.6, 2: 0.7}, {1: 0.7, 2: 0.8}]})
+        >>> [line.get_ydata().round(2).tolist() for line in figure.axes[0].lines]
+        [[0.4, 0.5, 0.6], [0.65, 0.75]]
+
+    Lesson: 06.
+    """
+    runs = {name: [values] if isinstance(values, Mapping) else list(values) for name, values in lines.items()}
+    if not runs or not all(runs.values()) or not all(run for several in runs.values() for run in several):
+        raise ValueError(
+            f"lines {list(lines)} hold nothing to draw; wanted {{name: {{width: IoU}}}} with a width or more in each"
+        )
+    if unknown := set(whole or {}) - set(runs):
+        raise ValueError(f"whole names {sorted(unknown)}, but the lines are {list(runs)}")
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    for i, (name, several) in enumerate(runs.items()):
+        widths, colour = sorted(several[0]), CYCLE[i % len(CYCLE)]
+        if any(sorted(run) != widths for run in several):
+            raise ValueError(
+                f"runs of {name!r} have unlike widths: {[sorted(run) for run in several]}; measure all in the same bands"
+            )
+        values = np.array([[run[d] for d in widths] for run in several])
+        axis.plot(widths, values.mean(0), color=colour, marker="osD^vPX*"[i % 8], markersize=7, label=name)
+        if len(several) > 1:
+            axis.fill_between(widths, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+        if name in (whole or {}):
+            axis.axhline(whole[name], color=colour, linestyle="--", linewidth=1.4, label=f"{name}, whole mask")
+    ticks = sorted({d for several in runs.values() for d in several[0]})
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ticks, [f"{d:g}" for d in ticks], minor=False)
+    axis.set_xticks([], minor=True)
+    axis.set(xlabel="width of the band around the true boundary, px on either side", ylabel="IoU within the band", title=title)
+    axis.grid(alpha=0.3)
+    axis.legend()
     return finish(figure)
 
 

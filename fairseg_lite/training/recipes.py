@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from fairseg_lite.data.patches import PatchBatch, PatchSampler, PatchSpec, evaluation_patches
+from fairseg_lite.data.patches import PatchBatch, PatchSampler
 from fairseg_lite.data.scenes import SceneDataset
+from fairseg_lite.evaluation.patches import patch_masks, patch_spec, trained_padding
 from fairseg_lite.models.deepmask import MODELS, DeepMask
 from fairseg_lite.models.losses import deepmask_loss
 from fairseg_lite.models.sharpmask import SharpMask
@@ -89,13 +88,6 @@ RECIPES: dict[str, Recipe] = {
         ),
     ),
 }  # fmt: skip
-
-
-def patch_spec(model: DeepMask | SharpMask) -> PatchSpec:
-    """The patches a network is trained on."""
-    return PatchSpec(
-        patch_size=model.patch_size, context=model.context, object_size=model.object_size, target_size=model.target_size
-    )
 
 
 def freeze_stages(model: DeepMask, stages: int) -> None:
@@ -243,37 +235,22 @@ def patch_report(
     Args:
         model: in evaluation mode.
         dataset: held-out scenes.
-        threshold: mask probability above which a pixel belongs to the object.
-        padding: of patches beyond the picture, "symmetric" or "mean"; None takes what the checkpoint was trained with, or
-            symmetric where it does not say.
-        limit: at most so many instances (for a quick look; a report over all is the honest one).
-        progress: show a bar.
+        threshold, padding, limit, progress: as in `patch_masks`.
     Returns:
         PatchReport.
     Raises:
         ValueError: no usable instance.
     Lesson: 03.
     """
-    device, spec = next(model.parameters()).device, patch_spec(model)
-    side, cut = spec.patch_size, torch.logit(torch.tensor(threshold)).item()
-    padding = padding or getattr(model, "header", {}).get("recipe", {}).get("padding", "symmetric")
+    device, padding = next(model.parameters()).device, padding or trained_padding(model)
     ious: list[float] = []
-    for batch in tqdm(
-        evaluation_patches(dataset, spec, padding=padding), disable=not progress, desc="patches", unit="batch", delay=2
-    ):
-        batch = batch.to(device)
-        masks = F.interpolate(model(batch.images).masks[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0] > cut
-        inter = (masks & batch.masks).sum((1, 2)).float()
-        ious += (inter / (masks | batch.masks).sum((1, 2)).clamp(min=1)).tolist()
-        if limit is not None and len(ious) >= limit:
-            ious = ious[:limit]
-            break
-    if not ious:
-        raise ValueError(f"no object to measure: the picture of each of {len(dataset.instances)} instances is damaged")
+    for masks, truth in patch_masks(model, dataset, threshold=threshold, padding=padding, limit=limit, progress=progress):
+        inter = (masks & truth).sum((1, 2)).float()
+        ious += (inter / (masks | truth).sum((1, 2)).clamp(min=1)).tolist()
     value = torch.tensor(ious)
     right = []
     sampler = PatchSampler(
-        dataset, spec, positives=32, negatives=32, seed=1, jitter=False, balance="uniform", padding=padding
+        dataset, patch_spec(model), positives=32, negatives=32, seed=1, jitter=False, balance="uniform", padding=padding
     )  # fmt: skip
     for step in range(max(1, min(16, len(ious) // 32))):
         batch = sampler.batch(step).to(device)
