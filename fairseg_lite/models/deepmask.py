@@ -4,11 +4,13 @@
                                                   |-- mask:  features -> 512 numbers -> M x M logits   (low rank)
                                                   '-- score: features -> one logit
 
-Two ways to share: `head="branches"` is paper 1 (mask and score part after the trunk), `head="shared"` is head C of
-paper 2 and the official code (both read one 512-d vector). The same weights read a whole picture at once (`dense`):
-every linear layer is a convolution, and window (r, c) is the patch whose top-left corner is pixel (16 r, 16 c).
+How much mask and score share is the option `head` (models/heads.py): from `head="branches"`, paper 1, where they part after
+the trunk, to `head="shared"`, head C of paper 2 and the official code, where both read one 512-d vector.
+The same weights read a whole picture at once (`dense`): every linear layer is a convolution, and window (r, c) is the
+patch whose top-left corner is pixel (16 r, 16 c).
 
-Shapes: B batch, C channels, P patch side, G = P/16 features side, E = 512 embedding, M mask side, h x w windows.
+Shapes: B batch, C channels, P patch side, G = P/16 features side, E = 512 embedding, M mask side, h x w windows;
+16 is the trunk's stride S, and 8 in a network of three poolings.
 Official names: patch_size iSz, mask_size oSz, target_size gSz, object_size objSz, trunk the same.
 Differs from the official code: its score head has Threshold(0, 1e-6) while training and ReLU after; ours has ReLU always.
 """
@@ -23,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairseg_lite.models.trunks import STRIDE, ResNetTrunk, VGGTrunk, load_trunk_weights
+from fairseg_lite.models.heads import named_head, score_layers
+from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk, load_trunk_weights
 
 
 class DeepMaskOutput(NamedTuple):
@@ -50,13 +53,13 @@ class DeepMask(nn.Module):
     """A trunk with a mask head and a score head.
 
     Args:
-        trunk: (B, 3, H, W) -> (B, C, H/16, W/16), with `out_channels`.
-        patch_size: P, side in pixels of the patch a mask is predicted for; a multiple of 16.
-        context: pixels of real picture around the patch in training (both sides together); a multiple of 32.
+        trunk: (B, 3, H, W) -> (B, C, H/S, W/S), with `out_channels` and its `stride` S.
+        patch_size: P, side in pixels of the patch a mask is predicted for; a multiple of the stride.
+        context: pixels of real picture around the patch in training (both sides together); a multiple of two strides.
         object_size: largest side in pixels of a canonical object in the patch; default ceil(P * 128 / 224).
         mask_size: M, side of the predicted mask.
         target_size: side of the mask that the loss compares with (M is upsampled to it); default P.
-        head: "shared" (head C: one vector for mask and score) or "branches" (paper 1).
+        head: "branches" (paper 1), "A", "B" or "C" of paper 2 (models/heads.py); "shared" is C.
         mask_head: "low_rank" (F G G -> E -> M M) or "full" (F G G -> M M, DeepMaskFull; needs head="branches").
         features: F, channels after the 1x1 convolution.
         embedding: E, width of the low-rank bottleneck.
@@ -74,8 +77,6 @@ class DeepMask(nn.Module):
 
     Source: DeepMask section 3.1-3.2, SharpMask section 4; official `DeepMask.lua`. Lesson: 02.
     """
-
-    stride = STRIDE
 
     def __init__(
         self,
@@ -95,15 +96,13 @@ class DeepMask(nn.Module):
         scales: Sequence[float] | None = None,
     ):
         super().__init__()
-        if patch_size <= 0 or patch_size % STRIDE:
-            raise ValueError(f"patch_size is {patch_size}; it must be a positive multiple of the stride {STRIDE}")
-        if context < 0 or context % (2 * STRIDE):
-            raise ValueError(f"context is {context}; it must be a multiple of {2 * STRIDE}, the stride on both sides")
-        if (head, mask_head) not in (("shared", "low_rank"), ("branches", "low_rank"), ("branches", "full")):
-            raise ValueError(
-                f"head is {head!r} with mask_head {mask_head!r}; choose shared/low_rank, branches/low_rank or branches/full"
-            )
-        grid = patch_size // STRIDE
+        stride = trunk.stride
+        if patch_size <= 0 or patch_size % stride:
+            raise ValueError(f"patch_size is {patch_size}; it must be a positive multiple of the stride {stride}")
+        if context < 0 or context % (2 * stride):
+            raise ValueError(f"context is {context}; it must be a multiple of {2 * stride}, the stride on both sides")
+        grid, self.stride = patch_size // stride, stride
+        head = named_head(head, mask_head, grid)
         self.patch_size, self.context, self.mask_size, self.grid = patch_size, context, mask_size, grid
         self.object_size = object_size or math.ceil(patch_size * 128 / 224)
         self.target_size = target_size or patch_size
@@ -117,26 +116,15 @@ class DeepMask(nn.Module):
         else:
             self.embed = nn.Conv2d(features, embedding, grid)  # a linear layer that can slide
             self.mask = nn.Linear(embedding, mask_size**2)
-        if head == "shared":
-            self.score = nn.Sequential(
-                nn.Dropout(dropout),
-                nn.Linear(embedding, score_hidden),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-                nn.Linear(score_hidden, 1),
-            )
-        else:
+        if head == "A":
+            self.score_reduce = nn.Conv2d(trunk.out_channels, features, 1)
+        if head in ("A", "B"):
+            self.score_embed = nn.Conv2d(features, embedding, grid)
+        elif head == "branches":
             # 2x2 pooling at stride 1 and a convolution with holes of 2: for every window exactly the numbers that
             # pooling at stride 2 would give there. This is the paper's interleaving, and gives one score per mask.
             self.score_embed = nn.Conv2d(trunk.out_channels, embedding, grid // 2, dilation=2)
-            self.score = nn.Sequential(
-                nn.ReLU(),
-                nn.Dropout(dropout),
-                nn.Linear(embedding, score_hidden),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-                nn.Linear(score_hidden, 1),
-            )
+        self.score = score_layers(head, embedding, score_hidden, dropout)
 
     def forward(self, patches: Tensor) -> DeepMaskOutput:
         """One mask and one score for each patch.
@@ -149,8 +137,8 @@ class DeepMask(nn.Module):
             ValueError: the patches have another side.
         """
         self.check(patches)
-        x = self.trunk(patches)  # (B, C, G + context/16, G + context/16)
-        border = self.context // 2 // STRIDE
+        x = self.trunk(patches)  # (B, C, G + context/S, G + context/S)
+        border = self.context // 2 // self.stride
         if border:
             x = x[:, :, border:-border, border:-border]  # the context has served: (B, C, G, G)
         dense = self.heads(x)
@@ -168,13 +156,13 @@ class DeepMask(nn.Module):
             )
 
     def dense(self, images: Tensor, *, timer: Callable[[str], AbstractContextManager] = nullcontext) -> DenseFeatures:
-        """All windows of a picture at once, at stride 16.
+        """All windows of a picture at once, at the trunk's stride.
 
         Args:
             images: (B, 3, H, W) float, normalised, already padded; H, W >= P.
             timer: called with the name of each stage, gives the context that the stage runs in (`bench`).
         Returns:
-            DenseFeatures with h = ceil(H/16) - G + 1 rows of windows and as many columns for W.
+            DenseFeatures with h = ceil(H/S) - G + 1 rows of windows and as many columns for W.
         Raises:
             ValueError: the picture is smaller than a patch.
         """
@@ -188,11 +176,15 @@ class DeepMask(nn.Module):
         """What follows the trunk, for every G x G block of its features (B, C, h+G-1, w+G-1)."""
         with timer("512-d layer"):
             features = F.relu(self.reduce(x))  # (B, F, h+G-1, w+G-1)
-            if self.head == "shared":
+            if self.head == "C":
                 embedding = scored = self.embed(features)  # (B, E, h, w)
             else:
                 embedding = None
-                scored = self.score_embed(F.max_pool2d(x, 2, stride=1))  # (B, E, h, w)
+                if self.head == "branches":
+                    own = F.max_pool2d(x, 2, stride=1)
+                else:
+                    own = F.relu(self.score_reduce(x)) if self.head == "A" else features
+                scored = self.score_embed(own)  # (B, E, h, w)
         with timer("score head"):
             scores = self.score(scored.movedim(1, -1)).squeeze(-1)  # (B, h, w)
         return DenseFeatures(features, embedding, scores)
@@ -219,20 +211,37 @@ class DeepMask(nn.Module):
         return vectors
 
 
-def deepmask_tiny() -> DeepMask:
+def deepmask_tiny(
+    *,
+    patch_size: int = 96,
+    poolings: int = 4,
+    depths: Sequence[int] = (1, 2, 2),
+    features: int = 64,
+    head: str = "shared",
+) -> DeepMask:
     """DeepMask for a laptop: 96-px patch, three small residual stages, about 2.3 M parameters.
 
+    Args:
+        patch_size: W of the second paper's study; objects in the patch, mask and scales grow and shrink with it.
+        poolings: P, how often the trunk halves its input: 4 for stride 16, 3 for stride 8.
+        depths: residual blocks of two 3x3 convolutions in each stage; D = 1 + 2 * their sum.
+        features: F, channels after the 1x1 convolution.
+        head: as in `DeepMask`.
+    Raises:
+        ValueError: as `DeepMask` and `ResNetTrunk`.
     Example:
         >>> sum(p.numel() for p in deepmask_tiny().parameters()) < 3_000_000
         True
 
-    Source: ours; head C of SharpMask section 4. Lesson: 02.
+    Source: ours; trunk and heads of SharpMask section 4. Lesson: 02, 07.
     """
     trunk = ResNetTrunk(
-        depths=(1, 2, 2), inner=(32, 64, 128), out=(32, 64, 128), block="basic", stem=(3, 16), stem_pool=False, norm="batch"
+        depths=tuple(depths), inner=(32, 64, 128), out=(32, 64, 128), block="basic", stem=(3, 16), stem_pool=False,
+        norm="batch", poolings=poolings,
     )  # fmt: skip
-    scales = [2 ** (e / 2) for e in range(-2, 5)]  # finds objects of 14 to 110 px: those of `ShapesDataset`
-    return DeepMask(trunk=trunk, patch_size=96, mask_size=24, features=64, score_hidden=256, scales=scales)
+    scales = [patch_size / 96 * 2 ** (e / 2) for e in range(-2, 5)]  # objects of 14 to 110 px: those of `ShapesDataset`
+    sizes = {"patch_size": patch_size, "mask_size": patch_size // 4, "features": features, "score_hidden": 256}
+    return DeepMask(trunk=trunk, head=head, scales=scales, **sizes)
 
 
 def deepmask_vgg_a(*, trunk_weights: str | Path | None = None, mask_head: str = "low_rank", context: int = 0) -> DeepMask:
@@ -251,7 +260,7 @@ def deepmask_vgg_a(*, trunk_weights: str | Path | None = None, mask_head: str = 
 
 
 def deepmask_resnet50(
-    *, trunk_weights: str | Path | None = None, padding: str = "zeros", stride_in_1x1: bool = False
+    *, trunk_weights: str | Path | None = None, padding: str = "zeros", stride_in_1x1: bool = False, head: str = "shared"
 ) -> DeepMask:
     """The second paper's "DeepMask-ours", also the official code's: ResNet-50 to conv4, 160-px patch, head C, 17.3 M.
 
@@ -259,10 +268,11 @@ def deepmask_resnet50(
         trunk_weights: None, "ResNet50_Weights.IMAGENET1K_V2", or a local file (`load_trunk_weights`).
         padding: "zeros" or "symmetric" (official).
         stride_in_1x1: True for weights of the original ResNet; torchvision's and FAIR's want False.
+        head: as in `DeepMask`.
     Source: SharpMask sections 4-5; official `DeepMask.lua`. Lesson: 02.
     """
     trunk = ResNetTrunk(padding=padding, stride_in_1x1=stride_in_1x1)
-    return _with_trunk(DeepMask(trunk=trunk, target_size=112), trunk_weights)
+    return _with_trunk(DeepMask(trunk=trunk, target_size=112, head=head), trunk_weights)
 
 
 def _with_trunk(model: DeepMask, trunk_weights: str | Path | None) -> DeepMask:

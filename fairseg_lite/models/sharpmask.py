@@ -73,6 +73,8 @@ class SharpMask(nn.Module):
             raise ValueError(f"k is {k}; halved four times it must stay whole: take a multiple of 16, or schedule='constant'")
         if deepmask.mask_head == "full":
             raise ValueError("mask_head is 'full'; refinement begins with the vector of a DeepMask with mask_head='low_rank'")
+        if deepmask.stride != STRIDE:
+            raise ValueError(f"the trunk's stride is {deepmask.stride}; four refinements lead back from {STRIDE}: poolings=4")
         self.deepmask = deepmask
         self.patch_size = self.mask_size = self.target_size = deepmask.patch_size
         self.context, self.object_size = deepmask.context, deepmask.object_size

@@ -1,4 +1,4 @@
-"""Trunks: the feature extractors the three papers share, all with stride 16.
+"""Trunks: the feature extractors the three papers share, with stride 16 (8 for `ResNetTrunk(poolings=3)`).
 
 `ResNetTrunk` is ResNet up to conv4 (paper 2) and, with small numbers, the tiny trunk of the lessons; `VGGTrunk` is VGG-A
 without its last pooling (paper 1). Parameter names are torchvision's, so its ImageNet weights load by name.
@@ -127,12 +127,13 @@ class ResNetTrunk(nn.Module):
         block: "bottleneck" or "basic".
         stem: (kernel side in pixels, channels) of the first convolution, stride 2.
         stem_pool: a 3x3 max-pool of stride 2 follows the stem; without it layer1 has stride 2.
+        poolings: how often H and W are halved: 4 for stride 16, or 3, where layer3 keeps the size, for stride 8.
         norm: "frozen" (fixed affine batch norm, paper 2) or "batch" (trained from scratch).
         eps: added to the variance, by both norms.
         padding: "zeros" (torchvision) or "symmetric" (official code), for 3x3 and 7x7 convolutions.
         stride_in_1x1: stride of a bottleneck on its first 1x1 instead of its 3x3.
     Raises:
-        ValueError: block, norm or padding is not one of the names above.
+        ValueError: block, poolings, norm or padding is not one of those above.
     Example:
         >>> ResNetTrunk(depths=(1, 1, 1)).eval()(torch.zeros(1, 3, 33, 48)).shape
         torch.Size([1, 1024, 3, 3])
@@ -149,6 +150,7 @@ class ResNetTrunk(nn.Module):
         block: str = "bottleneck",
         stem: tuple[int, int] = (7, 64),
         stem_pool: bool = True,
+        poolings: int = 4,
         norm: str = "frozen",
         eps: float = 1e-5,
         padding: str = "zeros",
@@ -158,10 +160,11 @@ class ResNetTrunk(nn.Module):
         make_norm = _choose("norm", norm, {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d})
         make_block = _choose("block", block, {"bottleneck": Bottleneck, "basic": Basic})
         _choose("padding", padding, {"zeros": 0, "symmetric": 1})
+        last = _choose("poolings", poolings, {3: 1, 4: 2})
         make_norm = partial(make_norm, eps=eps)
         self.conv1, self.bn1 = _conv(3, stem[1], stem[0], 2, padding), make_norm(stem[1])
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool else None
-        channels, strides = (stem[1], *out), (1 if stem_pool else 2, 2, 2)
+        channels, strides = (stem[1], *out), (1 if stem_pool else 2, 2, last)
         for i, depth in enumerate(depths):
             blocks = [
                 make_block(
@@ -176,7 +179,7 @@ class ResNetTrunk(nn.Module):
                 for j in range(depth)
             ]
             setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
-        self.channels, self.out_channels = channels, out[-1]
+        self.channels, self.out_channels, self.stride = channels, out[-1], 2**poolings
         for m in self.modules():
             if isinstance(m, nn.Conv2d):
                 nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
@@ -233,7 +236,7 @@ class VGGTrunk(nn.Module):
     Source: DeepMask section 3; names as torchvision's `vgg11`. Lesson: 02.
     """
 
-    out_channels = 512
+    out_channels, stride = 512, STRIDE
     channels = (64, 128, 256, 512)
 
     def __init__(self, *, padding: str = "zeros"):

@@ -52,7 +52,10 @@ def test_output_shapes(build, side):
     assert model.object_size == {96: 55, 160: 92, 224: 128}[model.patch_size]
 
 
-@pytest.mark.parametrize("head, mask_head", [("shared", "low_rank"), ("branches", "low_rank"), ("branches", "full")])
+@pytest.mark.parametrize(
+    "head, mask_head",
+    [("shared", "low_rank"), ("branches", "low_rank"), ("branches", "full"), ("A", "low_rank"), ("B", "low_rank")],
+)
 def test_dense_equals_every_window_of_the_same_features(head, mask_head):
     """Heads on all windows at once = heads on each window cut out of the feature map."""
     model = small(head, mask_head)
