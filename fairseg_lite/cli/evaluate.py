@@ -150,15 +150,19 @@ def _extremes(data, truth: dict, results: list[dict], count: int = 3):
         if rles and proposals:
             iou = coco_mask.iou(proposals, rles, [0] * len(rles))
             ranked.append((iou.max(0).mean(), i, rles, [proposals[k] for k in iou.argmax(0)]))
+        elif rles:
+            ranked.append((0.0, i, rles, []))
     ranked.sort(key=lambda row: -row[0])
-    middle = max((len(ranked) - count) // 2, 0)
-    chosen = ranked[:count] + ranked[middle : middle + count] + ranked[-count:]
-    pictures = []
-    for _, i, rles, best in chosen:
-        shown, drawn = (np.any([rle_decode(r) for r in part], axis=0) for part in (rles, best))
-        pictures.append(hits(data[i].image, shown, drawn))
-    words = ["best"] * count + ["median"] * count + ["worst"] * count
-    titles = [f"{word}: mean IoU {row[0]:.2f}" for word, row in zip(words, chosen, strict=False)]
+    count = max(min(count, len(ranked) // 3), 1)  # no picture twice, where there are three
+    middle = (len(ranked) - count) // 2
+    parts = {"best": ranked[:count], "median": ranked[middle : middle + count], "worst": ranked[-count:]}
+    pictures, titles = [], []
+    for word, rows in parts.items():
+        for value, i, rles, best in rows:
+            image = data[i].image
+            shown, drawn = (np.any([np.zeros(image.shape[:2], bool), *map(rle_decode, part)], axis=0) for part in (rles, best))
+            pictures.append(hits(image, shown, drawn))
+            titles.append(f"{word}: mean IoU {value:.2f}")
     legend = "the best of 100 masks for each object: green found, orange missed, blue too much"
     return grid(pictures, titles, columns=count, side=4, title=legend)
 

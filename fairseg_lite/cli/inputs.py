@@ -58,9 +58,9 @@ def dtype_of(precision: str, device):
     """torch.float32 or torch.bfloat16."""
     import torch
 
-    from fairseg_lite.training.fit import bf16_is_faster
+    from fairseg_lite.training.fit import wants_bf16
 
-    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and bf16_is_faster(device)) else torch.float32
+    return torch.bfloat16 if wants_bf16(precision, device) else torch.float32
 
 
 def open_dataset(name: str, *, held_out: bool, on_fault: str = "raise"):

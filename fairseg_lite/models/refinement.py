@@ -40,7 +40,7 @@ def conv3x3(channels_in: int, channels_out: int, padding: str) -> nn.Conv2d:
 
 
 def _reduce(features: int, channels: int, padding: str) -> list[nn.Module]:
-    """F to S in two convolutions: "one trained badly" (SharpMask 3.1), `features` being far more than `channels`."""
+    """F to S in two convolutions: one trains badly (SharpMask 3.1) where `features` are far more than `channels`."""
     hidden = min(64, features // 2)
     return [conv3x3(features, hidden, padding), nn.ReLU(), conv3x3(hidden, channels, padding), nn.ReLU()]
 

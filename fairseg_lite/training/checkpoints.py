@@ -120,6 +120,8 @@ def load_model(source: str | Path = "shapes", *, device: torch.device | str = "c
     # a training state keeps weights under "model."; a plain checkpoint has bare names
     tensors = {k.removeprefix("model."): v for k, v in tensors.items() if not k.startswith("optimizer.")}
     if "over" in header:
+        if header["over"] not in SHIPPED:
+            raise ValueError(f"checkpoint {str(path)!r} refines {header['over']!r}; this version has {', '.join(SHIPPED)}")
         below, _ = load_tensors(SHIPPED[header["over"]])
         tensors |= {f"deepmask.{k}": v for k, v in below.items()}
     if kind is not None and name not in (known := [n for n in MODELS if n.startswith(kind.lower())]):

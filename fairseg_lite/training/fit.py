@@ -86,6 +86,13 @@ def bf16_is_faster(device: torch.device | str = "cpu") -> bool:
     return best[torch.float32] > 1.2 * best[torch.bfloat16]
 
 
+def wants_bf16(precision: str, device: torch.device | str) -> bool:
+    """What "fp32", "bf16" or "auto" (`bf16_is_faster`) comes to on a device; ValueError for another word."""
+    if precision not in ("fp32", "bf16", "auto"):
+        raise ValueError(f"precision is {precision!r}; choose 'fp32', 'bf16' or 'auto'")
+    return precision == "bf16" or (precision == "auto" and bf16_is_faster(device))
+
+
 def fit(
     model: nn.Module,
     data: Data,
@@ -115,9 +122,7 @@ def fit(
     Source: DeepMask section 3.3 for the numbers of `FitConfig`. Lesson: 03.
     """
     device = next(model.parameters()).device
-    if config.precision not in ("fp32", "bf16", "auto"):
-        raise ValueError(f"precision is {config.precision!r}; choose 'fp32', 'bf16' or 'auto'")
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and bf16_is_faster(device))
+    bf16 = wants_bf16(config.precision, device)
     if len(config.milestones) != len(config.factors):
         raise ValueError(f"{len(config.milestones)} milestones and {len(config.factors)} factors; wanted one for each")
     if config.channels_last:

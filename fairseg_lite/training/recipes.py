@@ -38,7 +38,7 @@ class Recipe:
     freeze: int = 0  # trunk stages (stem, layer1, ...) that keep their weights
     score_weight: float = 1 / 32  # lambda
     alternate: bool = False  # paper: back-propagation alternates between the branches
-    end_to_end: bool = False  # SharpMask: train the DeepMask in it, too; paper: two stages, "added little"
+    end_to_end: bool = False  # SharpMask: train the DeepMask in it, too; paper: it added little
     fit: FitConfig = field(default_factory=FitConfig)
 
 
