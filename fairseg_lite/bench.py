@@ -23,7 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fairseg_lite.data.patches import PatchBatch
 from fairseg_lite.inference.proposals import propose
+from fairseg_lite.inference.pyramid import prepare
 from fairseg_lite.models.deepmask import DeepMask
+from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.training.checkpoints import MODELS
 from fairseg_lite.training.fit import FitConfig, bf16_is_faster, fit
 from fairseg_lite.training.recipes import Recipe, loss_of
@@ -38,6 +40,7 @@ class Settings:
     """One benchmark. The defaults are those of the reference."""
 
     model: str = "deepmask_resnet50"  # a name of MODELS
+    against: str = ""  # another: its pictures go in turns with the first one's, so that the ratio is a fair one
     width: int = 640  # px
     height: int = 480  # px
     scales: int = 7  # sqrt(2) apart, the largest 2^.5 at a 160-px patch
@@ -123,20 +126,27 @@ def build(s: Settings, device: torch.device) -> tuple[DeepMask, np.ndarray, list
 
 
 def time_scene(s: Settings, dtype: torch.dtype, device: torch.device) -> dict:
-    """One picture through `propose`: {"stages": {name: {"seconds", "gflop"}}, "total": seconds, "proposals": n}."""
-    model, image, scales = build(s, device)
+    """One picture through `propose`: {"stages": {name: {"seconds", "gflop"}}, "total": seconds, "proposals": n}.
 
-    def once(counter: FlopCounterMode | None = None) -> tuple[Stopwatch, float, int]:
+    With `against` also {"against": seconds}: the other network's fastest run, taken in turns with the first one's.
+    """
+    model, image, scales = build(s, device)
+    other = prepare(build(replace(s, model=s.against), device)[0], dtype=dtype) if s.against else None
+    model = prepare(model, dtype=dtype)  # once for all pictures, as `fairseg-lite propose` does
+
+    def once(network: DeepMask | SharpMask, counter: FlopCounterMode | None = None) -> tuple[Stopwatch, float, int]:
         watch, whole = Stopwatch(device, counter), Stopwatch(device)
         with whole("total"):
-            found = propose(model, image, scales=scales, top_k=s.top_k, dtype=dtype, timer=watch)
+            found = propose(network, image, scales=scales, top_k=s.top_k, timer=watch)
         return watch, whole.seconds["total"], len(found.scores)
 
     with FlopCounterMode(display=False) as counter:
-        counted, _, proposals = once(counter)  # also the run that warms up
-    watch, total, _ = min((once() for _ in range(s.repeat)), key=lambda run: run[1])
+        counted, _, proposals = once(model, counter)  # also the run that warms up
+    runs = [(once(model), once(other) if other else None) for _ in range(s.repeat)]
+    watch, total, _ = min((run for run, _ in runs), key=lambda run: run[1])
     stages = {k: {"seconds": v, "gflop": counted.flops[k] / 1e9} for k, v in watch.seconds.items()}
-    return {"stages": stages, "total": total, "proposals": proposals}
+    found = {"stages": stages, "total": total, "proposals": proposals}
+    return found | ({"against": min(run[1] for _, run in runs)} if other else {})
 
 
 class _RandomPatches:
@@ -259,6 +269,9 @@ def table(result: dict) -> str:
                 rate = v["gflop"] / v["seconds"]
                 line += f"{v['gflop']:9.2f}{rate:9.1f}{rate * 1e9 / top:12.1%}"
             lines.append(line)
+        if "against" in scene:
+            ratio = scene["total"] / scene["against"]
+            lines.append(f"  {s['against']} in turns with it: {scene['against']:.3f} s; {s['model']} takes {ratio:.2f} times that")
         t, memory = part["training"], part["memory"]
         lines.append(
             f"  training step of {s['batch']} patches {t['step_seconds']:.2f} s ({1 / t['step_seconds']:.2f} steps/s, "

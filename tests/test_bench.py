@@ -41,6 +41,18 @@ def test_flops_are_counted_by_stage_and_add_up():
     assert more["trunk"]["gflop"] == stages["trunk"]["gflop"]
 
 
+def test_two_networks_in_turns():
+    s = bench.settings(quick=True, model="sharpmask_tiny", against="deepmask_tiny", top_k=5)
+    scene = bench.time_scene(s, torch.float32, CPU)
+    assert 0 < scene["against"] != scene["total"]
+    assert {"lateral", "masks"} <= set(scene["stages"]) and "against" not in bench.time_scene(bench.QUICK, torch.float32, CPU)
+    part = {"ceiling": 1e9, "scene": {**scene, "total": 3.0, "against": 2.0}, "memory": {"peak": 0, "before": 0}}
+    part["training"] = {"step_seconds": 1.0, "patches_per_second": 1.0, "forward_patches_per_second": 1.0}
+    machine = {"processor": "", "threads": 1, "torch": ""}
+    text = bench.table({"settings": asdict(s), "machine": machine, "dtypes": {"fp32": part}})
+    assert "deepmask_tiny in turns with it: 2.000 s; sharpmask_tiny takes 1.50 times that" in text
+
+
 def test_a_stopwatch_adds_up_the_parts_of_a_stage():
     watch = bench.Stopwatch(CPU)
     for stage in ("a", "b", "a"):

@@ -53,6 +53,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
     p = command(commands, "bench", "time and memory of each stage", BENCH)
     p.add_argument("--model", choices=MODEL_NAMES + SHARPMASK_NAMES, help="with random weights (default: deepmask_resnet50)")
+    p.add_argument("--against", choices=MODEL_NAMES + SHARPMASK_NAMES, help="a second network, in turns with the first")
     p.add_argument("--size", metavar="WxH", help="of the picture (default: 640x480)")
     p.add_argument("--scales", type=positive, metavar="N", help="in the pyramid, sqrt(2) apart (default: 7)")
     p.add_argument("--top-k", type=positive, metavar="N", help="proposals (default: 500)")
@@ -171,7 +172,7 @@ def _bench(a: argparse.Namespace) -> None:
     device = device_of(a)
     from fairseg_lite import bench
 
-    chosen = {k: getattr(a, k) for k in ("model", "size", "scales", "top_k", "repeat")}
+    chosen = {k: getattr(a, k) for k in ("model", "against", "size", "scales", "top_k", "repeat")}
     settings = bench.settings(**{k: v for k, v in chosen.items() if v is not None}, quick=a.quick)
     if a.json:
         output_folder(Path(a.json).parent)

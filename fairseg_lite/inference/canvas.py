@@ -34,7 +34,7 @@ class View(NamedTuple):
     def after(self, step: Step, grey: Tensor) -> "View":
         """What a step gives, computed on the cells that can see the picture only; `grey`: what it gives for the template."""
         more = math.ceil(step.reach / step.stride)  # output cells spoilt by a border that is none
-        outs, ins = [], []
+        outs, ins, inside = [], [], step.inside is not None
         for (low, high), n in zip(self.seen, self.whole, strict=True):
             out = (
                 max(math.ceil((low - step.reach) / step.stride), 0),
@@ -42,7 +42,8 @@ class View(NamedTuple):
             )
             outs.append(out)
             ins.append((max((out[0] - more) * step.stride, 0), min((out[1] + more) * step.stride, n)))
-        y = step.run(self.cells(ins))
+            inside &= more <= out[0] and out[1] + more <= n // step.stride  # all of the canvas's own border lies elsewhere
+        y = (step.inside if inside else step.run)(self.cells(ins))
         (top, bottom), (left, right) = [
             (out[0] - low // step.stride, out[1] - low // step.stride) for out, (low, _) in zip(outs, ins, strict=True)
         ]
@@ -55,8 +56,11 @@ class View(NamedTuple):
             return self.x.contiguous(memory_format=torch.channels_last)
         t = self.grey.shape[-1]
         rows, cols = (_in_template(*span, n, t).to(self.x.device) for span, n in zip(wanted, self.whole, strict=True))
-        out = self.grey[:, :, rows[:, None], cols].contiguous(memory_format=torch.channels_last)
+        out = self.x.new_empty(1, self.x.shape[1], len(rows), len(cols)).contiguous(memory_format=torch.channels_last)
         (top, bottom), (left, right) = [(a - low, b - low) for (a, b), (low, _) in zip(self.seen, wanted, strict=True)]
+        above, below, beside = slice(0, top), slice(bottom, None), slice(top, bottom)
+        for down, across in ((above, slice(None)), (below, slice(None)), (beside, slice(0, left)), (beside, slice(right, None))):
+            out[:, :, down, across] = self.grey[:, :, rows[down, None], cols[across]]
         out[:, :, top:bottom, left:right] = self.x
         return out
 

@@ -14,6 +14,8 @@ Differs from the official code: up-sampling is bilinear as in the paper (officia
 back through mirrored borders, too (official: `padding="official"` discards it). Official names: lateral `neth`, top_down `netv`.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,6 +41,11 @@ def conv3x3(channels_in: int, channels_out: int, padding: str) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="replicate" if padding == "symmetric" else "zeros")
 
 
+def _inside(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """A convolution and what follows it, with zeros at the border: nothing is copied to make one."""
+    return layers[1:](F.conv2d(x, layers[0].weight, layers[0].bias, padding=1))
+
+
 def _reduce(features: int, channels: int, padding: str) -> list[nn.Module]:
     """F to S in two convolutions: one trains badly (SharpMask 3.1) where `features` are far more than `channels`."""
     hidden = min(64, features // 2)
@@ -47,6 +54,39 @@ def _reduce(features: int, channels: int, padding: str) -> list[nn.Module]:
 
 def _doubled(x: Tensor, mode: str) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode=mode, align_corners=False if mode == "bilinear" else None)
+
+
+# the 3x3 convolution of a doubled map, along one axis: output 2i (first) and 2i + 1 see cells i-1, i, i+1 of the map so
+TAPS = {
+    "bilinear": [[[0.75, 0.25, 0], [0.25, 0.75, 0], [0, 0.75, 0.25]], [[0.25, 0.75, 0], [0, 0.75, 0.25], [0, 0.25, 0.75]]],
+    "nearest": [[[1, 0, 0], [0, 1, 0], [0, 1, 0]], [[0, 1, 0], [0, 1, 0], [0, 0, 1]]],
+}
+
+
+def doubled_conv(x: Tensor, conv: nn.Conv2d, mode: str) -> Tensor:
+    """`conv` of the map with its side doubled, without making the doubled map.
+
+    Doubling is linear, so both together are one 3x3 convolution at the small side, with four outputs for the four pixels
+    that a cell becomes. The borders agree because the mirror of a doubled map is the double of the mirrored one.
+
+    Args:
+        x: (B, C, side, side); conv: from `conv3x3`, C to O channels; mode: "bilinear" or "nearest".
+    Returns:
+        (B, O, 2 side, 2 side).
+    Example:
+        >>> x, conv = torch.rand(1, 2, 5, 5), conv3x3(2, 1, "symmetric")
+        >>> torch.allclose(doubled_conv(x, conv, "bilinear"), conv(_doubled(x, "bilinear")), atol=1e-6)
+        True
+
+    Source: ours. Lesson: 07.
+    """
+    if conv.padding_mode != "replicate":  # zeros, or the official gradient: another border
+        return conv(_doubled(x, mode))
+    taps = torch.tensor(TAPS[mode], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    weight = torch.einsum("ocij,aip,bjq->oabcpq", conv.weight.to(taps), taps, taps).flatten(0, 2)  # (4 O, C, 3, 3)
+    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    y = F.conv2d(padded, weight.to(x), conv.bias.to(x).repeat_interleave(4))
+    return F.pixel_shuffle(y, 2)
 
 
 class NaiveRefinementModule(nn.Module):
@@ -123,15 +163,19 @@ class RefinementModule(nn.Module):
     def steps(self) -> list[Step]:
         """The lateral part as a chain of convolutions, as `ResNetTrunk.steps`; empty without one."""
         layers = [] if self.lateral is None else [self.lateral[:2], self.lateral[2:4], self.lateral[4:]]
-        return [Step(layer, 1, 1) for layer in layers]
+        return [Step(layer, 1, 1, partial(_inside, layer)) for layer in layers]
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         return self.merge(None if self.lateral is None else self.lateral(features), mask)
 
-    def merge(self, lateral: Tensor | None, mask: Tensor) -> Tensor:
-        """What is left to do for a window: (B, out, side, side) and (B, channels, side, side) -> (B, out, 2 side, 2 side)."""
+    def merge(self, lateral: Tensor | None, mask: Tensor, *, double: bool = True) -> Tensor:
+        """What is left to do for a window: (B, out, side, side) and (B, channels, side, side) -> (B, out, 2 side, 2 side).
+
+        Without `double` the side stays, for `doubled_conv` to go on from.
+        """
         x = mask if self.top_down is None else self.top_down(mask)
-        return _doubled(F.relu(x if lateral is None else x + lateral), self.upsample)
+        x = F.relu(x if lateral is None else x + lateral)
+        return _doubled(x, self.upsample) if double else x
 
 
 def refactor(naive: NaiveRefinementModule) -> RefinementModule:

@@ -27,7 +27,7 @@ from fairseg_lite.models.deepmask import (
     deepmask_tiny,
     deepmask_vgg_a,
 )
-from fairseg_lite.models.refinement import RefinementModule, conv3x3
+from fairseg_lite.models.refinement import RefinementModule, conv3x3, doubled_conv
 from fairseg_lite.models.trunks import STRIDE
 
 NOISE = 0.3  # share of the usual random weights that a fresh refinement keeps beside the coarse mask
@@ -86,10 +86,11 @@ class SharpMask(nn.Module):
             for c, n, out in zip(reversed(deepmask.trunk.channels), widths, widths[1:], strict=False)
         )
         self.last = conv3x3(widths[-1], 1, padding)
-        # floats that a window fills: its lateral features, and five maps of the largest step (in, padded, out, sum, doubled)
-        sides = [self.grid << i for i in range(1, 5)]
-        maps = [n * side**2 for n, side in zip(widths[1:], sides, strict=True)]
-        self.window_size = sum(maps) // 4 + 5 * max(maps)
+        # floats that a window fills: its lateral features, and six maps of the largest step (in, padded, out, copies)
+        cells = [self.grid**2 << 2 * i for i in range(4)]
+        maps = [4 * n * c for n, c in zip(widths[1:4], cells, strict=False)]
+        maps.append(max(widths[4], 4) * cells[3])  # `doubled_conv` makes four outputs of each cell
+        self.window_size = sum(n * c for n, c in zip(widths[1:], cells, strict=True)) + 6 * max(maps)
         self._begin_coarse()
         self.freeze()
 
@@ -202,8 +203,8 @@ class SharpMask(nn.Module):
                 side, cell = self.grid << i, 1 << i  # of a window in this map, and of its steps
                 windows = dense.laterals[i].unfold(2, side, cell).unfold(3, side, cell)  # a view: (B, c, h, w, side, side)
                 lateral = windows[batch, :, rows, cols]  # (N, c, side, side)
-            x = module.merge(lateral, x)  # (N, c', 2 side, 2 side)
-        return self.last(x)[:, 0]  # (N, P, P)
+            x = module.merge(lateral, x, double=module is not self.refinements[-1])  # (N, c', 2 side, 2 side)
+        return doubled_conv(x, self.last, module.upsample)[:, 0]  # (N, P, P)
 
 
 def sharpmask_tiny(*, deepmask: DeepMask | dict | None = None, **refinement: object) -> SharpMask:

@@ -32,6 +32,7 @@ class Step(NamedTuple):
     run: Callable[[Tensor], Tensor]
     stride: int
     reach: int
+    inside: Callable[[Tensor], Tensor] | None = None  # as `run`, faster, and right except within reach of the border
 
 
 class SymmetricConv2d(nn.Conv2d):

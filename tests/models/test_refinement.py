@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseg_lite.geometry.resample import symmetric_pad
-from fairseg_lite.models.refinement import NaiveRefinementModule, OfficialConv2d, RefinementModule, conv3x3, refactor
+from fairseg_lite.models.refinement import NaiveRefinementModule, OfficialConv2d, RefinementModule, conv3x3, doubled_conv, refactor
 
 
 @settings(max_examples=15)
@@ -34,6 +34,27 @@ def test_both_forms_are_one_function(features, channels, out, side, upsample, pa
     gradients = [torch.autograd.grad((y * weight).sum(), (x, m)) for y in (slow, fast)]
     for a, b in zip(*gradients, strict=True):
         assert (a - b).abs().max() <= 1e-12 * max(a.abs().max().item(), 1)
+
+
+@settings(max_examples=15)
+@given(
+    channels=st.integers(1, 5),
+    out=st.integers(1, 4),
+    side=st.integers(1, 7),
+    upsample=st.sampled_from(["bilinear", "nearest"]),
+    padding=st.sampled_from(["zeros", "symmetric", "official"]),
+    seed=st.integers(0, 99),
+)
+def test_the_convolution_of_a_doubled_map_without_the_map(channels, out, side, upsample, padding, seed):
+    torch.manual_seed(seed)
+    conv = conv3x3(channels, out, padding).double()
+    x = torch.randn(2, channels, side, side, dtype=torch.float64, requires_grad=True)
+    bilinear = {"mode": "bilinear", "align_corners": False} if upsample == "bilinear" else {"mode": "nearest"}
+    slow, fast = conv(F.interpolate(x, scale_factor=2, **bilinear)), doubled_conv(x, conv, upsample)
+    assert slow.shape == fast.shape and (slow - fast).abs().max() <= 1e-12
+    weight = torch.randn_like(slow)
+    for a, b in zip(*(torch.autograd.grad((y * weight).sum(), (x, conv.weight, conv.bias)) for y in (slow, fast)), strict=True):
+        assert (a - b).abs().max() <= 1e-11
 
 
 def test_another_mask_changes_the_sum_but_not_its_lateral_part():
