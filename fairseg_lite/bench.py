@@ -271,7 +271,7 @@ def table(result: dict) -> str:
             lines.append(line)
         if "against" in scene:
             ratio = scene["total"] / scene["against"]
-            lines.append(f"  {s['against']} in turns with it: {scene['against']:.3f} s; {s['model']} takes {ratio:.2f} times that")
+            lines.append(f"  {s['against']} in turns: {scene['against']:.3f} s; {s['model']} takes {ratio:.2f} times that")
         t, memory = part["training"], part["memory"]
         lines.append(
             f"  training step of {s['batch']} patches {t['step_seconds']:.2f} s ({1 / t['step_seconds']:.2f} steps/s, "

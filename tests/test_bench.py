@@ -50,7 +50,7 @@ def test_two_networks_in_turns():
     part["training"] = {"step_seconds": 1.0, "patches_per_second": 1.0, "forward_patches_per_second": 1.0}
     machine = {"processor": "", "threads": 1, "torch": ""}
     text = bench.table({"settings": asdict(s), "machine": machine, "dtypes": {"fp32": part}})
-    assert "deepmask_tiny in turns with it: 2.000 s; sharpmask_tiny takes 1.50 times that" in text
+    assert "deepmask_tiny in turns: 2.000 s; sharpmask_tiny takes 1.50 times that" in text
 
 
 def test_a_stopwatch_adds_up_the_parts_of_a_stage():

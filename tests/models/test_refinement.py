@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseg_lite.geometry.resample import symmetric_pad
-from fairseg_lite.models.refinement import NaiveRefinementModule, OfficialConv2d, RefinementModule, conv3x3, doubled_conv, refactor
+from fairseg_lite.models.refinement import (
+    NaiveRefinementModule,
+    OfficialConv2d,
+    RefinementModule,
+    conv3x3,
+    doubled_conv,
+    refactor,
+)
 
 
 @settings(max_examples=15)
