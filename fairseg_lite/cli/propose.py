@@ -80,7 +80,7 @@ def _propose(a: argparse.Namespace) -> int:
     options = {"top_k": a.top_k, "nms": a.nms, "zoom": a.zoom, "threshold": a.threshold, "refine": not a.coarse}
     if a.max_side:
         options["max_side"] = a.max_side
-    ids, results, done, damaged = _image_ids(a.input, pictures), [], 0, []
+    ids, results, done, damaged, short = _image_ids(a.input, pictures), [], 0, [], []
     try:
         for path in tqdm(pictures, unit="picture", delay=2):
             try:
@@ -93,6 +93,8 @@ def _propose(a: argparse.Namespace) -> int:
             found = propose(model, image, **options)
             if a.draw:
                 write_picture(out / _picture_name(path, pictures), _drawn(image, found, a.draw))
+            if len(found) < a.top_k and a.nms is None:
+                short.append(f"{path.name}: {len(found)}")
             results += [{**row, "file_name": path.name} for row in found.to_coco(ids[path])]
             done += 1
     except KeyboardInterrupt:
@@ -104,6 +106,9 @@ def _propose(a: argparse.Namespace) -> int:
             print(f"fairseg-lite: left out: {error}", file=sys.stderr)
     if done:
         print(f"{len(results)} proposals for {done} of {len(pictures)} pictures in {out / 'proposals.json'}")
+    if short:
+        print(f"fewer than the {a.top_k} asked for in {len(short)} of {done} pictures (first: {short[0]}): there are no more "
+              "windows at these scales with a mask that is not empty")  # fmt: skip
     if done and a.draw:
         print(f"the best {a.draw} drawn in {out}/*.png")
     if damaged:

@@ -31,6 +31,16 @@ def test_a_picture_gets_masks_drawn_in_and_coco_results(cli, network, photo, tmp
     assert "7 proposals for 1 of 1 pictures" in said[0]
 
 
+def test_more_proposals_than_windows_gives_those_there_are_and_says_so(cli, network, photo, tmp_path):
+    for model in (network, "shapes-sharp"):
+        code, said, _ = cli("propose", photo, "-o", tmp_path, "--model", model, "--top-k", 9999, "--draw", 0)
+        rows = json.loads((tmp_path / "proposals.json").read_text())
+        assert code == 0 and 7 < len(rows) < 9999 and all(row["score"] < 1 for row in rows)
+        assert f"fewer than the 9999 asked for in 1 of 1 pictures (first: photo.jpg: {len(rows)})" in " ".join(said)
+    said = cli("propose", photo, "-o", tmp_path, "--model", network, "--top-k", 7, "--draw", 0)[1]
+    assert "fewer" not in " ".join(said)
+
+
 def test_options_reach_the_proposals(cli, network, photo, tmp_path):
     def count(*options):
         code, *_ = cli("propose", photo, "-o", tmp_path / "o", "--model", network, "--top-k", 60, "--draw", 0, *options)
