@@ -27,6 +27,7 @@ class Recipe:
     """One way to train DeepMask or SharpMask. The paper's value stands behind each field."""
 
     model: str = "deepmask_tiny"  # a name of `checkpoints.MODELS`
+    options: dict = field(default_factory=dict)  # of that function, such as {"k": 64} of a SharpMask
     positives: int = 24  # patches in a batch; paper: 32 in all, equal numbers for the score
     negatives: int = 8
     rules: str = "paper"  # sampling rules: "paper" or "official"
@@ -151,7 +152,7 @@ def train_deepmask(
         ValueError: from the sampler (no usable object), from `fit` (loss not finite) or from the disk.
     Source: DeepMask section 3.3. Lesson: 03.
     """
-    kwargs = dict(model_kwargs or {})
+    kwargs = {**recipe.options, **(model_kwargs or {})}
     if model is None:
         torch.manual_seed(recipe.fit.seed)
         extra = {} if trunk_weights is None else {"trunk_weights": trunk_weights}
@@ -254,7 +255,8 @@ def patch_report(
     )  # fmt: skip
     for step in range(max(1, min(16, len(ious) // 32))):
         batch = sampler.batch(step).to(device)
-        right.append(((model(batch.images).scores > 0) == (batch.labels > 0)).float().mean())
+        scores = getattr(model, "deepmask", model)(batch.images).scores  # a SharpMask's scores are its DeepMask's
+        right.append(((scores > 0) == (batch.labels > 0)).float().mean())
     return PatchReport(
         instances=len(ious),
         mean_iou=value.mean().item(),
