@@ -142,10 +142,12 @@ def test_mix_starts_as_the_network_without_skips():
         Mix([4, 8], 16, normalise=False)
 
 
-def test_mix_of_empty_regions_has_gradients():
-    pooled = torch.zeros(2, 4, 3, 3, requires_grad=True)
-    Mix([4], 4)([pooled]).sum().backward()
-    assert pooled.grad.isfinite().all()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_mix_of_empty_regions_is_finite(dtype):
+    pooled = torch.zeros(2, 4, 3, 3, requires_grad=True, dtype=dtype)
+    mixed = Mix([4], 4).to(dtype)([pooled])
+    mixed.sum().backward()
+    assert mixed.isfinite().all() and pooled.grad.isfinite().all()
 
 
 def test_probabilities_are_the_mean_of_softmaxes():
@@ -211,6 +213,22 @@ def test_tiny_fits_its_limits_and_begins_with_a_deepmask():
     assert model.features(x)[-1].requires_grad, "the trunk learns on"
     with pytest.raises(ValueError, match="trunk_from"):
         multipathnet_tiny(num_classes=9, trunk_from=deepmask_tiny(depths=(1, 1, 1)))
+
+
+@pytest.mark.parametrize("pooling", ["v1", "v2", "align"])
+def test_half_precision_keeps_the_boxes_where_they_are(pooling):
+    """Under autocast the features have 8 bits; RoIs at 300 px would be off by one with so few."""
+    torch.manual_seed(0)
+    model = multipathnet_tiny(num_classes=3, pooling=pooling).eval()
+    x, rois = torch.randn(1, 3, 384, 384), torch.tensor([[0, 301.0, 299, 313, 315], [0, 257, 131, 333, 211]])
+    with torch.inference_mode():
+        levels, whole = model.features(x), model(x, rois)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(x, rois)
+    for a, b in zip(half, whole, strict=True):
+        assert (a.float() - b).abs().max() < 0.05 * b.abs().max()
+    pooled = [roi_pool(f, rois, 3, scale=1 / 4, how=pooling).float() for f in (levels[0], levels[0].bfloat16())]
+    torch.testing.assert_close(*pooled, atol=0.05, rtol=0.02)
 
 
 def test_no_roi_and_one_category():
