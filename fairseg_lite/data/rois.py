@@ -23,6 +23,7 @@ from torch import Tensor
 from torchvision.ops import box_area, box_iou
 from tqdm.auto import tqdm
 
+from fairseg_lite.data.augment import shaken
 from fairseg_lite.data.box_files import Boxes
 from fairseg_lite.data.box_files import load_boxes as load_boxes  # read here, too
 from fairseg_lite.data.scenes import Scene, SceneCache, SceneDataset, image_ids
@@ -137,6 +138,7 @@ class RoiSampler:
         flip: mirror every other picture, drawn by chance.
         short_side: px; each picture is resized so that its shorter side has a length drawn from (lo, hi); None: as it is.
         max_side: px; the longer side is never longer.
+        colour: shake brightness, contrast and saturation of each picture by up to this share; the paper does not.
         untied: the official code's sampling: one random head learns, with a random threshold.
         seed: batches depend on (seed, step) alone.
         cache: bytes of decoded pictures to keep.
@@ -161,6 +163,7 @@ class RoiSampler:
         flip: bool = True,
         short_side: tuple[int, int] | None = None,
         max_side: int = 1000,
+        colour: float = 0.0,
         untied: bool = False,
         seed: int = 0,
         cache: int = 512 * 2**20,
@@ -184,7 +187,7 @@ class RoiSampler:
         self.boxes = {key: found.boxes[:top] for key, found in boxes.items()}
         self.thresholds, self.images, self.rois, self.seed = thresholds, images, rois, seed
         self.fg_fraction, self.background, self.flip, self.untied = fg_fraction, background, flip, untied
-        self.short_side, self.max_side = short_side, max_side
+        self.short_side, self.max_side, self.colour = short_side, max_side, colour
         self.dropped, self._seen = Counter(), set()
 
     def __len__(self) -> int:
@@ -246,6 +249,8 @@ class RoiSampler:
             pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
             by = rois.new_tensor([size[1] / w, size[0] / h] * 2)
             rois, truth = rois * by, truth * by
+        if self.colour:
+            pixels = shaken(pixels[None], g.uniform(-self.colour, self.colour, (3, 1)))[0]
         return pixels, rois, truth, (found.ious[at], found.labels[at] + 1)
 
 
