@@ -192,7 +192,7 @@ def train_multipathnet(
         model, kwargs = _begun(state, recipe, len(dataset.categories))
     else:
         model, kwargs = build_multipathnet(recipe, len(dataset.categories), trunk_from=trunk_from, trunk_weights=trunk_weights)
-    scenes = SceneCache(dataset, limit=CACHE)
+    scenes = dataset if isinstance(dataset, SceneCache) else SceneCache(dataset, limit=CACHE)
     sampler = RoiSampler(
         scenes,
         boxes,
