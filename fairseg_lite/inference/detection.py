@@ -8,7 +8,7 @@ proposals of a second, several networks. Every look gives probabilities and boxe
 Differs from the official code: box voting works there only with a field that nobody sets; NMS has no added pixel; shaken
 proposals stand for the paper's fractional max pooling, of which it tells no detail.
 
-N proposals or detections, K classes, H x W pixels of the picture. Class 0 of a network is the background, label k its class k + 1.
+N proposals or detections, K classes, H x W pixels of the picture. A network's class 0 is the background, label k its class k + 1.
 """
 
 import math
