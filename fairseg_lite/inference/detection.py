@@ -139,7 +139,7 @@ def detect(
     *,
     sharpmask: SharpMask | DeepMask | None = None,
     short_side: int | None = None,
-    max_side: int = MAX_SIDE,
+    max_side: int | None = None,
     score_threshold: float = 0.05,
     nms: float = 0.3,
     vote: float | None = None,
@@ -157,8 +157,9 @@ def detect(
         image: (H, W, 3) uint8 RGB.
         proposals: of this picture. Only `boxes` (N, 4) is needed, but for masks="proposal".
         sharpmask: for masks="refined"; a DeepMask does, too.
-        short_side: resize the picture so that its shorter side has so many pixels (the paper: 800); None keeps its size.
-        max_side: but the longer side never gets more (the paper: 1000).
+        short_side: resize the picture so that its shorter side has so many pixels (the paper: 800); None takes what the
+            network was trained with (`trained_size`).
+        max_side: but the longer side never gets more (the paper: 1000); None as for short_side.
         score_threshold: probability above which a box counts.
         nms: of two boxes of a category that overlap by more than this IoU the better one stays.
         vote: box voting: what stays becomes the mean of the category's boxes that overlap it by this IoU (.5), weighted by score.
@@ -178,6 +179,9 @@ def detect(
     """
     models = list(model) if isinstance(model, (list, tuple)) else [model]
     _check(models, image, proposals, sharpmask, masks)
+    trained = trained_size(models[0])
+    short_side = trained[0] if short_side is None else short_side
+    max_side = trained[1] if max_side is None else max_side
     for what, value, low, high in (
         ("score_threshold", score_threshold, 0, 1), ("nms", nms, 0, 1), ("vote", 0.5 if vote is None else vote, 0, 1),
         ("iterations", iterations, 1, math.inf), ("crops", crops, 0, math.inf), ("top", top, 1, math.inf),
@@ -227,6 +231,19 @@ def detect(
         elif masks == "refined":
             rle = masks_in_boxes(sharpmask, image, final)
     return Detections(final, labels[kept], scores[kept], rle, (height, width))
+
+
+def trained_size(model: MultiPathNet) -> tuple[int | None, int]:
+    """The size of pictures a checkpoint was trained with: shorter side (of a range its middle), and the longer at most.
+
+    Args:
+        model: with a `header` if it was loaded (`load_model`).
+    Returns:
+        (None, MAX_SIDE) where it does not say: pictures keep their size, but for large ones.
+    """
+    recipe = getattr(model, "header", {}).get("recipe", {})
+    short = recipe.get("short_side")
+    return (None if short is None else round(sum(short) / 2)), recipe.get("max_side", MAX_SIDE)
 
 
 def _mean_look(
