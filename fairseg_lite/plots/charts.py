@@ -115,6 +115,38 @@ def boundary_curve(
     return finish(figure)
 
 
+def ablation(
+    rows: Mapping[str, Sequence[float]], *, y: str = "box AP, %", title: str = "", size: tuple[float, float] = (8, 4.2)
+) -> Figure:
+    """Each run of each variant as a dot, their mean as a bar; the first variant's mean goes on as a dashed line.
+
+    Args:
+        rows: by name the value of each run.
+        y, title, size: as for the others here.
+    Raises:
+        ValueError: no row, or one without a run.
+    Example:
+        >>> figure = ablation({"without": [40.0, 41.0], "with": [43.0, 42.0]})
+        >>> figure.axes[0].lines[0].get_ydata()[0]  # the first variant's mean
+        40.5
+
+    Lesson: 10.
+    """
+    if not rows or not all(len(values) for values in rows.values()):
+        raise ValueError(f"rows are { ({k: len(v) for k, v in rows.items()}) } runs; wanted at least one row, and a run in each")
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    axis.axhline(np.mean(next(iter(rows.values()))), color="#777777", linestyle="--", linewidth=1.2)
+    for i, values in enumerate(rows.values()):
+        colour = CYCLE[i % len(CYCLE)]
+        axis.hlines(np.mean(values), i - 0.32, i + 0.32, color=colour, linewidth=4)
+        axis.plot(np.linspace(-0.12, 0.12, len(values)) + i if len(values) > 1 else [i], values, "o", color=BLACK, markersize=5)
+        axis.annotate(f"{np.mean(values):.1f}", (i + 0.35, np.mean(values)), va="center", fontsize=10)
+    axis.set_xticks(range(len(rows)), [name.replace("-", "\n") for name in rows])
+    axis.set(ylabel=y, title=title, xlim=(-0.6, len(rows) - 0.2))
+    axis.grid(alpha=0.3, axis="y")
+    return finish(figure)
+
+
 def pipeline_map(lit: str) -> Figure:
     """The course's map: the way of a picture, with today's stop lit.
 
