@@ -20,6 +20,7 @@ from fairseg_lite.cli.runs import add_run, data_of, run_of
 MODEL_NAMES = ("multipathnet_tiny", "multipathnet_vgg16", "multipathnet_resnet18", "multipathnet_resnet50")
 RECIPE_NAMES = ("shapes", "lesson", "photos", "paper", "official")  # a test holds both equal to the library's
 SCENES = 1000  # of shapes, whose proposals are made where no number is given
+TOP_K = 200
 PROPOSALS = "a COCO result file (*.json), or a network that makes them: shapes-sharp, shapes or a checkpoint"
 TRAIN = """examples:
   fairseg-lite train multipathnet shapes:500 --out runs/named --valid shapes:100
@@ -82,9 +83,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_proposals(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--proposals", default="shapes-sharp", metavar="P", help=PROPOSALS + " (default: shapes-sharp)")
+    p.add_argument("--proposals", metavar="P", help=PROPOSALS + " (default: shapes-sharp; resumed: the run's)")
     p.add_argument("--valid-proposals", metavar="P", help="the same for --valid (default: the network of --proposals)")
-    p.add_argument("--top-k", type=positive, default=200, metavar="N", help="proposals a network makes (default: 200)")
+    p.add_argument("--top-k", type=positive, metavar="N", help="proposals a network makes (default: 200)")
 
 
 def _train(a: argparse.Namespace) -> int:
@@ -93,13 +94,18 @@ def _train(a: argparse.Namespace) -> int:
     recipe, stored = run_of(a, MULTIPATHNET_RECIPES, "multipathnet")
     if not stored:
         recipe = _changed(a, recipe)
+    a.proposals = a.proposals or stored.get("proposals", "shapes-sharp")
+    a.top_k = a.top_k or stored.get("top_k", TOP_K)
     device = device_of(a)
     start = {} if stored else _start(a, recipe)
     data, valid, out = data_of(a)
     if valid is not None:
         _check_valid(a)
     boxes = _proposals(a, a.proposals, data, a.data, out, device)
-    model, history = train_multipathnet(data, boxes, recipe=recipe, out=out, **start, device=device, resume=a.resume)
+    about = {"proposals": a.proposals, "top_k": a.top_k}
+    model, history = train_multipathnet(
+        data, boxes, recipe=recipe, out=out, about=about, **start, device=device, resume=a.resume
+    )  # fmt: skip
     step = history["step"][-1] if history.rows else 0
     if not history.finished:
         raise KeyboardInterrupt(f"step {step} is kept in {out / 'state.safetensors'}; go on with --resume")
@@ -195,6 +201,7 @@ def _ablate(a: argparse.Namespace) -> int:
     from fairseg_lite.training.multipathnet import MULTIPATHNET_RECIPES
 
     recipe = MULTIPATHNET_RECIPES[a.recipe]
+    a.proposals, a.top_k = a.proposals or "shapes-sharp", a.top_k or TOP_K
     if a.model and a.model != recipe.model:
         recipe = replace(recipe, model=a.model, options={})
     given = {k: getattr(a, k) for k in ("steps", "precision", "workers")}

@@ -127,7 +127,7 @@ def ablation(
         ValueError: no row, or one without a run.
     Example:
         >>> figure = ablation({"without": [40.0, 41.0], "with": [43.0, 42.0]})
-        >>> figure.axes[0].lines[0].get_ydata()[0]  # the first variant's mean
+        >>> float(figure.axes[0].lines[0].get_ydata()[0])  # the first variant's mean
         40.5
 
     Lesson: 10.

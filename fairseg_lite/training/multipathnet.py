@@ -60,6 +60,7 @@ MULTIPATHNET_RECIPES: dict[str, MultiPathRecipe] = {
     # ours: photographs within an hour on two cores, from an ImageNet trunk whose first stages stay as they are
     "photos": MultiPathRecipe(
         model="multipathnet_resnet50",
+        options={"head": "linear", "pooling": "align"},  # conv5 for each RoI and region would cost a day
         images=2,
         background=0.0,
         short_side=(224, 384),
@@ -161,6 +162,7 @@ def train_multipathnet(
     out: str | Path | None = None,
     trunk_from: DeepMask | None = None,
     trunk_weights: str | Path | None = None,
+    about: dict | None = None,
     device: torch.device | str = "cpu",
     resume: bool = False,
     progress: bool = True,
@@ -174,6 +176,7 @@ def train_multipathnet(
         out: folder for `state.safetensors`, `log.jsonl` and, when done, `model.safetensors`.
         trunk_from: a DeepMask whose trunk a tiny network begins with.
         trunk_weights: ImageNet weights of the others, by torchvision's name or a file.
+        about: what else the checkpoint's header is to remember, such as where the proposals came from.
         device: where to train.
         resume: go on from `out`.
         progress: show bars.
@@ -207,6 +210,7 @@ def train_multipathnet(
         model.delta_mean.copy_(mean)
         model.delta_std.copy_(std)
     about = {
+        **(about or {}),
         "kwargs": kwargs,
         "recipe": asdict(recipe),
         "categories": list(dataset.categories),

@@ -38,7 +38,8 @@ def examples(text: str) -> list[list[str]]:
 
 def test_the_commands_are_those_of_the_plan():
     assert {" ".join(words) for words in JOBS} == {
-        "demo", "propose", "train deepmask", "train sharpmask", "evaluate", "bench", "data shapes", "data check", "data coco",
+        "demo", "propose", "train deepmask", "train sharpmask", "train multipathnet", "ablate",
+        "evaluate", "bench", "data shapes", "data check", "data coco",
     }  # fmt: skip
 
 
