@@ -8,7 +8,6 @@ Shapes: N RoIs, C channels, P grid side.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseg_lite.models.trunks import residual_layer
@@ -47,10 +46,18 @@ class Mix(nn.Module):
     def forward(self, pooled: Sequence[Tensor]) -> Tensor:
         levels = list(reversed(pooled))  # conv5 first, as in official weights
         if self.normalise:
-            levels = [F.normalize(x.flatten(1)).view_as(x) * self.scale for x in levels]
+            levels = [_of_length(self.scale, x) for x in levels]
         else:
             levels = [x * s for x, s in zip(levels, (1, 1 / 30, 1 / 200), strict=False)]
         return self.conv(torch.cat(levels, 1))  # (N, out, P, P)
+
+
+def _of_length(length: float, x: Tensor) -> Tensor:
+    """Each RoI's whole grid scaled to a length; in single precision at least, for thousands of squares are added up."""
+    wide = x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))
+    norm = wide.norm(dim=1, keepdim=True)
+    norm = norm.where(norm > 1e-10, 1)  # a grid of zeros, outside the picture, stays one and has a gradient of this size
+    return (wide * (length / norm)).view_as(x).to(x.dtype)
 
 
 class LinearTower(nn.Sequential):

@@ -43,6 +43,8 @@ def roi_pool(features: Tensor, rois: Tensor, size: int | tuple[int, int], *, sca
     Source: Girshick 2015, section 2.1; official `inn.ROIPooling`. Lesson: 08.
     """
     rows, columns = (size, size) if isinstance(size, int) else size
+    if features.dtype in (torch.float16, torch.bfloat16):  # whose 8 or 11 bits would move the boxes
+        return roi_pool(features.float(), rois, size, scale=scale, how=how).to(features.dtype)
     if how == "v1":
         return roi_pool_v1(features, rois.to(features.dtype), (rows, columns), scale)
     if how == "align" and features.device.type == "cpu" and features.shape[2] * features.shape[3] <= SMALL:
