@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from fairseg_lite.cli.inputs import (
@@ -65,14 +66,8 @@ def _add_model(p: argparse.ArgumentParser) -> None:
 def _propose(a: argparse.Namespace) -> int:
     if a.draw < 0:
         raise ValueError(f"--draw is {a.draw}; it must be 0 or more")
-    device, pictures = device_of(a), list_pictures(a.input)
-    out = output_folder(a.out)
-    if out.resolve() in {p.parent.resolve() for p in pictures}:
-        raise ValueError(f"{a.out!r} holds the pictures themselves; choose another folder with -o")
+    device, pictures, out = device_of(a), *pictures_and_output(a)
 
-    from tqdm.auto import tqdm
-
-    from fairseg_lite.data.pictures import load_image
     from fairseg_lite.inference.proposals import prepare, propose
     from fairseg_lite.training.checkpoints import load_model
 
@@ -80,7 +75,43 @@ def _propose(a: argparse.Namespace) -> int:
     options = {"top_k": a.top_k, "nms": a.nms, "zoom": a.zoom, "threshold": a.threshold, "refine": not a.coarse}
     if a.max_side:
         options["max_side"] = a.max_side
-    ids, results, done, damaged = _image_ids(a.input, pictures), [], 0, []
+    ids = image_ids(a.input, pictures)
+
+    def work(path: Path, image) -> list[dict]:
+        found = propose(model, image, **options)
+        if a.draw:
+            write_picture(out / picture_name(path, pictures), _drawn(image, found, a.draw))
+        return found.to_coco(ids[path])
+
+    return over_pictures(pictures, work, out, "proposals", drawn=f"the best {a.draw}" if a.draw else "")
+
+
+def pictures_and_output(a: argparse.Namespace) -> tuple[list[Path], Path]:
+    """The pictures of `a.input`, and the folder `a.out`, which must not hold them."""
+    pictures = list_pictures(a.input)
+    out = output_folder(a.out)
+    if out.resolve() in {p.parent.resolve() for p in pictures}:
+        raise ValueError(f"{a.out!r} holds the pictures themselves; choose another folder with -o")
+    return pictures, out
+
+
+def over_pictures(pictures: list[Path], work: Callable, out: Path, what: str, *, drawn: str = "") -> int:
+    """Do one job with each picture and keep the results in OUT/WHAT.json, also those of a job that was stopped.
+
+    Args:
+        pictures: their files; a damaged one among several is named and left out.
+        work: called with a file and its picture, gives COCO results.
+        out: folder.
+        what: "proposals" or "detections".
+        drawn: what `work` drew, to say where it is.
+    Returns:
+        The exit code: 2 when a picture was left out.
+    """
+    from tqdm.auto import tqdm
+
+    from fairseg_lite.data.pictures import load_image
+
+    results, done, damaged = [], 0, []
     try:
         for path in tqdm(pictures, unit="picture", delay=2):
             try:
@@ -90,28 +121,25 @@ def _propose(a: argparse.Namespace) -> int:
                     raise
                 damaged.append(error)
                 continue
-            found = propose(model, image, **options)
-            if a.draw:
-                write_picture(out / _picture_name(path, pictures), _drawn(image, found, a.draw))
-            results += [{**row, "file_name": path.name} for row in found.to_coco(ids[path])]
+            results += [{**row, "file_name": path.name} for row in work(path, image)]
             done += 1
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"proposals for {done} of {len(pictures)} pictures are kept in {out}") from None
+        raise KeyboardInterrupt(f"{what} for {done} of {len(pictures)} pictures are kept in {out}") from None
     finally:
         if done:
-            write_json(out / "proposals.json", results)
+            write_json(out / f"{what}.json", results)
         for error in damaged:
             print(f"fairseg-lite: left out: {error}", file=sys.stderr)
     if done:
-        print(f"{len(results)} proposals for {done} of {len(pictures)} pictures in {out / 'proposals.json'}")
-    if done and a.draw:
-        print(f"the best {a.draw} drawn in {out}/*.png")
+        print(f"{len(results)} {what} for {done} of {len(pictures)} pictures in {out / what}.json")
+    if done and drawn:
+        print(f"{drawn} drawn in {out}/*.png")
     if damaged:
         print(f"{len(damaged)} of {len(pictures)} pictures left out")
     return 2 if damaged else 0
 
 
-def _image_ids(source: str, pictures: list[Path]) -> dict[Path, int]:
+def image_ids(source: str, pictures: list[Path]) -> dict[Path, int]:
     """Ids that the folder's COCO annotations give, if it has some that name all pictures; else 1, 2, ..."""
     from fairseg_lite.data.coco_json import locate
 
@@ -123,7 +151,7 @@ def _image_ids(source: str, pictures: list[Path]) -> dict[Path, int]:
         return {p: i for i, p in enumerate(pictures, 1)}
 
 
-def _picture_name(path: Path, pictures: list[Path]) -> str:
+def picture_name(path: Path, pictures: list[Path]) -> str:
     """NAME.png, or NAME.jpg.png where NAME.jpg and NAME.tif are both there."""
     alone = sum(p.stem == path.stem for p in pictures) == 1
     return f"{path.stem if alone else path.name}.png"
