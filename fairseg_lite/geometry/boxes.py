@@ -124,9 +124,7 @@ def encode_boxes(boxes: Tensor, targets: Tensor) -> Tensor:
     target_centre, target_sides = _centres(targets)
     for what, s in (("box", sides), ("target", target_sides)):
         if not bool((s > 0).all()):
-            raise ValueError(
-                f"a {what} has sides {s.flatten().min():.4g} px or no number; encoding divides by them: drop it first"
-            )
+            raise ValueError(f"a {what} has a side of {s.min():.4g} px; encoding divides by sides: drop boxes without area")
     return torch.cat([(target_centre - centre) / sides, torch.log(target_sides / sides)], -1)
 
 

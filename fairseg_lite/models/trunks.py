@@ -246,6 +246,7 @@ class VGGTrunk(nn.Module):
     Args:
         widths: channels of each convolution in the five groups between the poolings; `VGG_A` or `VGG_16`.
         padding: "zeros" or "symmetric", as in `ResNetTrunk`.
+        ceil: poolings round sizes up (Caffe's, and so the official MultiPathNet's), not down (torchvision's).
     Raises:
         ValueError: padding is neither, or there are not five groups with a convolution each.
     Example:
@@ -257,7 +258,7 @@ class VGGTrunk(nn.Module):
 
     stride = STRIDE
 
-    def __init__(self, *, widths: Sequence[Sequence[int]] = VGG_A, padding: str = "zeros"):
+    def __init__(self, *, widths: Sequence[Sequence[int]] = VGG_A, padding: str = "zeros", ceil: bool = False):
         super().__init__()
         make = _choose("padding", padding, {"zeros": nn.Conv2d, "symmetric": SymmetricConv2d})
         if len(widths) != 5 or not all(len(group) for group in widths):
@@ -268,7 +269,7 @@ class VGGTrunk(nn.Module):
             for width in group:
                 layers += [make(cin, width, 3, padding=1), nn.ReLU()]
                 cin = width
-            layers.append(nn.MaxPool2d(2))
+            layers.append(nn.MaxPool2d(2, ceil_mode=ceil))
         self.features = nn.Sequential(*layers[:-1])
         self.channels, self.out_channels = (*(widths[i][-1] for i in (0, 1, 2)), cin), cin
         self.level_channels, self.level_strides = tuple(group[-1] for group in widths[2:]), (4, 8, 16)

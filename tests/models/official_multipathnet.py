@@ -47,7 +47,7 @@ def official_network(kind: str, path: Path) -> tuple[MultiPathNet, dict[str, Ten
                 m.eps = 0.0
         pairs = resnet_pairs(model)
     else:
-        model = MultiPathNet(trunk=VGGTrunk(widths=WIDTHS), tower=narrow_tower, **options)
+        model = MultiPathNet(trunk=VGGTrunk(widths=WIDTHS, ceil=True), tower=narrow_tower, **options)
         pairs = linear_pairs(model, {k.rsplit(".", 1)[0] for k in data if k.startswith("m.")}, kind)
     used = set()
     with torch.no_grad():
