@@ -72,7 +72,12 @@ class Detector:
         from fairseg_lite.training.checkpoints import load_model
 
         self.models = [load_model(name, device=device, kind="MultiPathNet") for name in names]
-        self.categories, self.category_ids = _categories(self.models, names)
+        self.categories, self.category_ids = categories_of(self.models[0])
+        for name, model in zip(names, self.models, strict=True):
+            if (other := categories_of(model)) != (self.categories, self.category_ids):
+                raise ValueError(
+                    f"{names[0]!r} names {', '.join(self.categories)}, {name!r} {', '.join(other[0])}; an ensemble needs the same"
+                )
         self.masks, self.top_k = (None if a.masks == "none" else a.masks), a.top_k
         self.options = {
             "score_threshold": a.score, "nms": a.nms, "vote": a.vote, "iterations": a.iterations, "flip": a.flip,
@@ -115,19 +120,10 @@ class Detector:
         return detect(self.models, image, proposals, sharpmask=self.proposer, masks=self.masks, **self.options)
 
 
-def _categories(models: list, names: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Names and ids that the checkpoints remember, the same for all; "1", "2", ... where they remember none."""
-    known = []
-    for model in models:
-        count = range(1, model.num_classes + 1)
-        header = getattr(model, "header", {})
-        known.append((header.get("categories") or list(map(str, count)), header.get("category_ids") or list(count)))
-    for name, other in zip(names, known, strict=True):
-        if other != known[0]:
-            raise ValueError(
-                f"{names[0]!r} names {', '.join(known[0][0])}, {name!r} {', '.join(other[0])}; an ensemble needs the same"
-            )
-    return known[0]
+def categories_of(model) -> tuple[list[str], list[int]]:
+    """Names and ids of the categories that a checkpoint remembers; "1", "2", ... where it remembers none."""
+    count, header = range(1, model.num_classes + 1), getattr(model, "header", {})
+    return header.get("categories") or list(map(str, count)), header.get("category_ids") or list(count)
 
 
 def drawn(image, found, categories: Sequence[str], least: float):

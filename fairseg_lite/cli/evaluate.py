@@ -40,7 +40,9 @@ by itself, where the results have them. Then what kinds of mistakes there are, a
 BENCH = """examples:
   fairseg-lite bench                       ResNet-50, 640x480, 7 scales, 500 proposals: minutes
   fairseg-lite bench --quick               the small network on a small picture: seconds
+  fairseg-lite bench --model multipathnet_resnet50   1,000 proposals of a picture, named
 """
+MULTIPATHNET_NAMES = ("multipathnet_tiny", "multipathnet_vgg16", "multipathnet_resnet18", "multipathnet_resnet50")
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -74,10 +76,14 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.set_defaults(run=_evaluate_detections)
 
     p = command(commands, "bench", "time and memory of each stage", BENCH)
-    p.add_argument("--model", choices=MODEL_NAMES + SHARPMASK_NAMES, help="with random weights (default: deepmask_resnet50)")
+    p.add_argument(
+        "--model",
+        choices=MODEL_NAMES + SHARPMASK_NAMES + MULTIPATHNET_NAMES,
+        help="with random weights (default: deepmask_resnet50)",
+    )
     p.add_argument("--size", metavar="WxH", help="of the picture (default: 640x480)")
     p.add_argument("--scales", type=positive, metavar="N", help="in the pyramid, sqrt(2) apart (default: 7)")
-    p.add_argument("--top-k", type=positive, metavar="N", help="proposals (default: 500)")
+    p.add_argument("--top-k", type=positive, metavar="N", help="proposals (default: 500; 1000 for a MultiPathNet)")
     p.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"], help="default: both")
     p.add_argument("--repeat", type=positive, metavar="N", help="runs; the fastest counts (default: 3)")
     p.add_argument("--quick", action="store_true", help="small picture and network, one run: to see that it works")

@@ -40,7 +40,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--out", "-o", default="out/demo", metavar="OUT", help="folder to write to (default: out/demo)")
     p.add_argument("--scene", type=int, default=6, metavar="N", help="which of 500 held-out scenes (default: 6)")
     p.add_argument("--draw", type=positive, default=8, metavar="N", help="masks drawn (default: 8)")
-    _add_model(p)
+    p.add_argument("--model", metavar="M", help="checkpoint that proposes (default: one of the library)")
+    p.add_argument(
+        "--detector", default="shapes-multipath", metavar="M",
+        help="MultiPathNet checkpoint that names (default: shapes-multipath; nothing is named where it is not there)",
+    )  # fmt: skip
+    add_device(p)
     p.set_defaults(run=_demo)
 
     p = command(commands, "propose", "masks for a picture or a folder of pictures", PROPOSE)
@@ -185,25 +190,48 @@ def _demo(a: argparse.Namespace) -> None:
     from fairseg_lite.geometry.masks import mask_iou
     from fairseg_lite.inference.proposals import prepare, propose
     from fairseg_lite.plots import grid, tinted
-    from fairseg_lite.training.checkpoints import load_model
+    from fairseg_lite.training.checkpoints import SHIPPED, load_model
 
     image = load_image(picture) if picture else None
-    model = prepare(load_model(a.model, device=device))
+    names_too = a.detector not in SHIPPED or SHIPPED[a.detector].is_file()
+    chosen = a.model or ("shapes-sharp" if names_too else "shapes")
+    model = prepare(load_model(chosen, device=device))
+    detector = load_model(a.detector, device=device, kind="MultiPathNet") if names_too else None
     scene = ShapesDataset(500, seed=1)[a.scene]
     found = propose(model, scene.image, top_k=100)
     best = mask_iou(torch.from_numpy(scene.masks), found.masks()).amax(1) if len(found) else torch.zeros(len(scene.masks))
     shown = [scene.image, tinted(scene.image, scene.masks), _drawn(scene.image, found, a.draw)]
     titles = ["a made-up scene", f"the {len(scene.masks)} objects in it", f"the best {a.draw} proposals"]
-    write_picture(out / "demo.png", grid(shown, titles, columns=3, side=4.5))
-    write_json(out / "proposals.json", found.to_coco(scene.image_id))
     print(f"{int((best > 0.5).sum())} of {len(best)} objects have an IoU above .5 with one of {len(found)} proposals")
+    if detector is not None:
+        told, drawn = _named(detector, scene.image, found)
+        shown, titles = [*shown, drawn], [*titles, "what it names them"]
+        print(f"named: {told}")
+    write_picture(out / "demo.png", grid(shown, titles, columns=len(shown), side=4.5))
+    write_json(out / "proposals.json", found.to_coco(scene.image_id))
     written = ["demo.png", "proposals.json"]
     if image is not None:
         mine = propose(model, image, top_k=100)
         name = picture.stem + ("_demo" if picture.stem == "demo" else "")
-        write_picture(out / f"{name}.png", grid([image, _drawn(image, mine, a.draw)], columns=2, side=7))
+        shown = [image, _drawn(image, mine, a.draw)]
+        if detector is not None:
+            told, drawn = _named(detector, image, mine)
+            shown.append(drawn)
+            print(f"named in yours: {told}")
+        write_picture(out / f"{name}.png", grid(shown, columns=len(shown), side=7))
         write_json(out / f"{name}.json", mine.to_coco(1))
         written += [f"{name}.png", f"{name}.json"]
-        if a.model == "shapes":
+        if chosen in SHIPPED:
             print("this network has seen synthetic shapes only: the README says how to train it on photographs")
     print("\n".join(str(out / name) for name in written))
+
+
+def _named(detector, image, found) -> tuple[str, object]:
+    """What a MultiPathNet makes of proposals: names with scores of .5 or more, and the picture with them drawn in."""
+    from fairseg_lite.cli.detect import categories_of, drawn  # it builds on this file
+    from fairseg_lite.inference.detection import detect
+
+    objects = detect(detector, image, found, score_threshold=0.5)
+    categories, _ = categories_of(detector)
+    told = [f"{categories[k]} {s:.2f}" for k, s in zip(objects.labels.tolist(), objects.scores.tolist(), strict=True)]
+    return ", ".join(told) or "nothing", drawn(image, objects, categories, 0.5)

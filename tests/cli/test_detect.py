@@ -4,48 +4,19 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
 from fairseg_lite.data.coco import CocoDataset, to_coco
-from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.evaluation.precision import evaluate_detections
-from fairseg_lite.models.multipathnet import multipathnet_tiny
-from fairseg_lite.training.checkpoints import save_model
-
-NAMES = ShapesDataset.categories
-IDS = tuple(ShapesDataset.category_ids)
-
-
-@pytest.fixture(scope="module")
-def named(tmp_path_factory):
-    """Checkpoints of `multipathnet_tiny` with random weights that are sure of something; the second's ids have gaps."""
-    folder = tmp_path_factory.mktemp("named")
-    for name, categories, ids in (("nine", NAMES, IDS), ("two", ("cat", "dog"), (90, 7))):
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model = multipathnet_tiny(num_classes=len(categories))
-            for head in model.classes:
-                head.bias.data[1] += 2
-        kwargs = {"num_classes": len(categories)}
-        save_model(
-            folder / f"{name}.safetensors",
-            model,
-            name="multipathnet_tiny",
-            kwargs=kwargs,
-            categories=list(categories),
-            category_ids=list(ids),
-        )
-    return folder
 
 
 @pytest.fixture
-def detect(cli, named, network, tmp_path):
+def detect(cli, detectors, network, tmp_path):
     """Run `detect` on something with the two-category network; gives (exit code, stdout, results)."""
 
     def run(source, *options, model="two"):
-        words = ("detect", source, "-o", tmp_path / "out", "--model", named / f"{model}.safetensors", "--proposer", network)
+        words = ("detect", source, "-o", tmp_path / "out", "--model", detectors / f"{model}.safetensors", "--proposer", network)
         code, said, err = cli(*words, "--top-k", 20, *options)
         assert code == 0, err
         return said, json.loads((tmp_path / "out/detections.json").read_text())
@@ -92,10 +63,10 @@ def test_proposals_from_a_file_are_the_same_as_made_on_the_way(detect, cli, netw
     assert [r["score"] for r in unmasked] == [r["score"] for r in filed]
 
 
-def test_proposals_of_other_pictures(refused, detect, cli, named, network, scenes, photo, tmp_path, capsys):
+def test_proposals_of_other_pictures(refused, detect, cli, detectors, network, scenes, photo, tmp_path, capsys):
     cli("propose", scenes, "-o", tmp_path / "p", "--model", network, "--top-k", 3, "--draw", 0)
     path = tmp_path / "p/proposals.json"
-    words = ("-o", tmp_path / "o", "--model", named / "two.safetensors", "--proposer", network, "--proposals")
+    words = ("-o", tmp_path / "o", "--model", detectors / "two.safetensors", "--proposer", network, "--proposals")
     rows = json.loads(path.read_text())
     path.write_text(json.dumps([{**r, "image_id": r["image_id"] + 700} for r in rows]))
     assert "none of the 2 here is among them; were they made for other pictures" in refused("detect", scenes, *words, path)
@@ -112,8 +83,8 @@ def test_proposals_of_other_pictures(refused, detect, cli, named, network, scene
     assert "no numbers" in refused("detect", scenes, *words, path)
 
 
-def test_an_ensemble_needs_the_same_categories(refused, cli, named, network, photo, tmp_path):
-    two, nine = (named / f"{n}.safetensors" for n in ("two", "nine"))
+def test_an_ensemble_needs_the_same_categories(refused, cli, detectors, network, photo, tmp_path):
+    two, nine = (detectors / f"{n}.safetensors" for n in ("two", "nine"))
     words = ("detect", photo, "-o", tmp_path / "o", "--proposer", network)
     assert "an ensemble needs the same" in refused(*words, "--model", two, nine)
     assert cli(*words, "--model", two, two, "--top-k", 3)[0] == 0
@@ -161,9 +132,20 @@ def test_what_the_results_have_is_judged(cli, scenes, tmp_path):
     assert code == 0 and "AP 0.000, AP50 0.000" in said[0]
 
 
-def test_a_checkpoint_detects_first_and_what_it_found_is_kept(cli, named, network, scenes, tmp_path):
+def test_a_checkpoint_detects_first_and_what_it_found_is_kept(cli, detectors, network, scenes, tmp_path):
     path = tmp_path / "found.json"
-    words = ("evaluate", "detections", named / "nine.safetensors", scenes, "--proposer", network, "--top-k", 10, "--save", path)
+    words = (
+        "evaluate",
+        "detections",
+        detectors / "nine.safetensors",
+        scenes,
+        "--proposer",
+        network,
+        "--top-k",
+        10,
+        "--save",
+        path,
+    )
     code, said, _ = cli(*words)
     assert code == 0 and "s each" in said[-1]
     _, again, _ = cli("evaluate", "detections", path, scenes)
@@ -176,7 +158,7 @@ def test_a_checkpoint_detects_first_and_what_it_found_is_kept(cli, named, networ
     assert code == 0 and "in 1 of 2 pictures" in said[-1]
 
 
-def test_results_that_do_not_fit_the_data(refused, named, network, scenes, tmp_path):
+def test_results_that_do_not_fit_the_data(refused, detectors, network, scenes, tmp_path):
     path, rows = tmp_path / "r.json", perfect(scenes)
 
     def said(content):
@@ -189,7 +171,7 @@ def test_results_that_do_not_fit_the_data(refused, named, network, scenes, tmp_p
     assert "cannot be read as JSON" in said("[")
     assert "are no COCO result file" in said({"annotations": rows})
     assert "cannot be read as JSON" in refused("evaluate", "detections", tmp_path / "none.json", scenes)
-    line = refused("evaluate", "detections", named / "two.safetensors", scenes, "--proposer", network)
+    line = refused("evaluate", "detections", detectors / "two.safetensors", scenes, "--proposer", network)
     assert "names cat, dog, which data" in line
 
 

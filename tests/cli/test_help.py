@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from fairseg_lite.cli import build_parser
+from fairseg_lite.cli.evaluate import MULTIPATHNET_NAMES
 from fairseg_lite.cli.train import MODEL_NAMES, RECIPE_NAMES, SHARPMASK_NAMES, SHARPMASK_RECIPE_NAMES
-from fairseg_lite.models import sharpmask
+from fairseg_lite.models import multipathnet, sharpmask
 from fairseg_lite.models.deepmask import MODELS
 from fairseg_lite.training.recipes import RECIPES
 from fairseg_lite.training.sharpmask import SHARPMASK_RECIPES
@@ -72,6 +73,7 @@ def test_help_needs_no_torch():
 
 def test_names_that_the_options_offer_are_the_librarys():
     assert set(MODEL_NAMES) == set(MODELS) and set(SHARPMASK_NAMES) == set(sharpmask.MODELS)
+    assert set(MULTIPATHNET_NAMES) == set(multipathnet.MODELS)
     assert set(RECIPE_NAMES) == set(RECIPES) and set(SHARPMASK_RECIPE_NAMES) == set(SHARPMASK_RECIPES)
 
 
