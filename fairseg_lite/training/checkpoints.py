@@ -20,7 +20,11 @@ from fairseg_lite.models import deepmask, multipathnet, sharpmask
 # what a checkpoint may name: the function that builds it
 MODELS = ChainMap(multipathnet.MODELS, sharpmask.MODELS, deepmask.MODELS)
 FOLDER = Path(__file__).parent.parent / "checkpoints"
-SHIPPED = {"shapes": FOLDER / "deepmask_tiny_shapes.safetensors", "shapes-sharp": FOLDER / "sharpmask_tiny_shapes.safetensors"}
+SHIPPED = {
+    "shapes": FOLDER / "deepmask_tiny_shapes.safetensors",
+    "shapes-sharp": FOLDER / "sharpmask_tiny_shapes.safetensors",
+    "shapes-multipath": FOLDER / "multipathnet_tiny_shapes.safetensors",
+}
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> None:
