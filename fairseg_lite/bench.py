@@ -3,7 +3,9 @@
 `run(settings())` times one picture through `propose` stage by stage, a training step through `fit`, and the peak memory
 of a process that does nothing else. The ceiling is a large matrix product in the same type: no stage made of
 convolutions and linear layers can beat its arithmetic at that rate. Weights and picture are random: the time of every
-stage but the last does not depend on them.
+stage but the last does not depend on them. For a MultiPathNet the picture has boxes anywhere instead of proposals and comes in
+the paper's size, 800 px or at most 1000; "rois" is the stage that looks at each of them. "nms" has nothing to do: random weights
+are sure of nothing.
 """
 
 import math
@@ -11,9 +13,9 @@ import multiprocessing
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,16 +23,20 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from fairseg_lite.data.box_files import Boxes
 from fairseg_lite.data.patches import PatchBatch
+from fairseg_lite.inference.detection import detect
 from fairseg_lite.inference.proposals import propose
 from fairseg_lite.inference.pyramid import prepare
+from fairseg_lite.models import multipathnet
 from fairseg_lite.models.deepmask import DeepMask
-from fairseg_lite.models.sharpmask import SharpMask
+from fairseg_lite.models.multipathnet import MultiPathNet
 from fairseg_lite.training.checkpoints import MODELS
 from fairseg_lite.training.fit import FitConfig, bf16_is_faster, fit
 from fairseg_lite.training.recipes import Recipe, loss_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+CATEGORIES, SIZE = 80, (800, 1000)  # COCO's, and the paper's short and longest side of a picture, px
 # seconds of a public PyTorch port (foolwood/deepmask-pytorch) for 640x480, ResNet-50, 7 scales, 500 proposals, float32
 REFERENCE = {"trunk": 4.85, "masks": 1.10, "paste": 3.86, "total": 10.2}
 
@@ -44,7 +50,7 @@ class Settings:
     width: int = 640  # px
     height: int = 480  # px
     scales: int = 7  # sqrt(2) apart, the largest 2^.5 at a 160-px patch
-    top_k: int = 500  # proposals
+    top_k: int = 500  # proposals; 1,000 for a MultiPathNet
     repeat: int = 3  # runs after a first one that is not counted; the fastest total counts
     batch: int = 32  # patches in a training step
     ceiling: int = 2048  # side of the matrices
@@ -70,6 +76,8 @@ def settings(*, quick: bool = False, size: str | None = None, **changes: object)
         if min(width, height) < 1:
             raise ValueError(f"size is {size!r}; write it as 640x480, width by height in pixels")
         changes |= {"width": width, "height": height}
+    if changes.get("model") in multipathnet.MODELS and not quick:
+        changes = {"top_k": 1000, **changes}
     return replace(QUICK if quick else Settings(), **changes)
 
 
@@ -113,36 +121,56 @@ def ceiling(dtype: torch.dtype, device: torch.device, side: int, *, repeat: int 
     return 2 * side**3 / best
 
 
-def build(s: Settings, device: torch.device) -> tuple[DeepMask, np.ndarray, list[float]]:
+def build(s: Settings, device: torch.device) -> tuple[DeepMask | MultiPathNet, np.ndarray, list[float]]:
     """The network with random weights of a fixed seed, a picture of noise that has some structure, and the scales."""
+    detector = s.model in multipathnet.MODELS
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = MODELS[s.model]().eval().to(device)
+        model = MODELS[s.model](**({"num_classes": CATEGORIES} if detector else {})).eval().to(device)
     g = np.random.default_rng(0)
     coarse = g.integers(0, 256, (s.height // 16 + 1, s.width // 16 + 1, 3), dtype=np.uint8)
-    image = coarse.repeat(16, 0).repeat(16, 1)[: s.height, : s.width]
+    image = np.ascontiguousarray(coarse.repeat(16, 0).repeat(16, 1)[: s.height, : s.width])
+    if detector:
+        return model, image, []
     top = 0.5 + math.log2(model.patch_size / 160)
-    return model, np.ascontiguousarray(image), [2 ** (top - 0.5 * i) for i in reversed(range(s.scales))]
+    return model, image, [2 ** (top - 0.5 * i) for i in reversed(range(s.scales))]
+
+
+def job(s: Settings, dtype: torch.dtype, device: torch.device) -> Callable[..., int]:
+    """What a user does with one picture, ready to be called (with a timer); gives the number of proposals."""
+    model, image, scales = build(s, device)
+    if not isinstance(model, MultiPathNet):
+        fast = prepare(model, dtype=dtype)  # once for all pictures, as `fairseg-lite propose` does
+        return lambda timer=nullcontext: len(propose(fast, image, scales=scales, top_k=s.top_k, timer=timer))
+    g = torch.Generator().manual_seed(0)
+    sides = 16 * (torch.tensor([s.width, s.height]) / 16).clamp(min=1) ** torch.rand(s.top_k, 2, generator=g)
+    corner = torch.rand(s.top_k, 2, generator=g) * (torch.tensor([s.width, s.height]) - sides).clamp(min=0)
+    boxes = Boxes(torch.cat([corner, corner + sides], 1), torch.rand(s.top_k, generator=g))
+    size = {} if s.model.endswith("tiny") else dict(zip(("short_side", "max_side"), SIZE, strict=True))
+
+    def look(timer=nullcontext) -> int:
+        detect(model, image, boxes, masks=None, timer=timer, **size)
+        return s.top_k
+
+    return look
 
 
 def time_scene(s: Settings, dtype: torch.dtype, device: torch.device) -> dict:
-    """One picture through `propose`: {"stages": {name: {"seconds", "gflop"}}, "total": seconds, "proposals": n}.
+    """One picture, stage by stage: {"stages": {name: {"seconds", "gflop"}}, "total": seconds, "proposals": n}.
 
     With `against` also {"against": seconds}: the other network's fastest run, taken in turns with the first one's.
     """
-    model, image, scales = build(s, device)
-    other = prepare(build(replace(s, model=s.against), device)[0], dtype=dtype) if s.against else None
-    model = prepare(model, dtype=dtype)  # once for all pictures, as `fairseg-lite propose` does
+    first, other = job(s, dtype, device), job(replace(s, model=s.against), dtype, device) if s.against else None
 
-    def once(network: DeepMask | SharpMask, counter: FlopCounterMode | None = None) -> tuple[Stopwatch, float, int]:
+    def once(work: Callable[..., int], counter: FlopCounterMode | None = None) -> tuple[Stopwatch, float, int]:
         watch, whole = Stopwatch(device, counter), Stopwatch(device)
         with whole("total"):
-            found = propose(network, image, scales=scales, top_k=s.top_k, timer=watch)
-        return watch, whole.seconds["total"], len(found.scores)
+            found = work(timer=watch)
+        return watch, whole.seconds["total"], found
 
     with FlopCounterMode(display=False) as counter:
-        counted, _, proposals = once(model, counter)  # also the run that warms up
-    runs = [(once(model), once(other) if other else None) for _ in range(s.repeat)]
+        counted, _, proposals = once(first, counter)  # also the run that warms up
+    runs = [(once(first), once(other) if other else None) for _ in range(s.repeat)]
     watch, total, _ = min((run for run, _ in runs), key=lambda run: run[1])
     stages = {k: {"seconds": v, "gflop": counted.flops[k] / 1e9} for k, v in watch.seconds.items()}
     found = {"stages": stages, "total": total, "proposals": proposals}
@@ -187,9 +215,9 @@ def time_training(s: Settings, name: str, device: torch.device) -> dict:
 def _peak(s: Settings, name: str, device: str, threads: int) -> dict:
     """In a process of its own: bytes after the imports, and the most while one picture went through."""
     torch.set_num_threads(threads)
-    model, image, scales = build(s, torch.device(device))
+    work = job(s, DTYPES[name], torch.device(device))
     before = _high_water()
-    propose(model, image, scales=scales, top_k=s.top_k, dtype=DTYPES[name])
+    work()
     peak = {"before": before, "peak": _high_water()}
     if device.startswith("cuda"):
         peak["device"] = torch.cuda.max_memory_allocated(device)
@@ -236,10 +264,14 @@ def run(s: Settings, *, dtypes: Sequence[str] = tuple(DTYPES), device: torch.dev
         if name == "bf16" and not bf16_is_faster(device):
             result["dtypes"][name] = {"skipped": "no faster than fp32 here: this machine has no unit for bfloat16"}
             continue
+        detector = s.model in multipathnet.MODELS
+        if detector and name == "bf16":
+            result["dtypes"][name] = {"skipped": "detection computes in fp32"}
+            continue
         result["dtypes"][name] = {
             "ceiling": ceiling(DTYPES[name], device, s.ceiling),
             "scene": time_scene(s, DTYPES[name], device),
-            "training": time_training(s, name, device),
+            **({} if detector else {"training": time_training(s, name, device)}),
             "memory": peak_memory(s, name, device),
         }
     return result
@@ -248,8 +280,9 @@ def run(s: Settings, *, dtypes: Sequence[str] = tuple(DTYPES), device: torch.dev
 def table(result: dict) -> str:
     """The numbers of `run` for people."""
     s, machine = result["settings"], result["machine"]
+    scales = "" if s["model"] in multipathnet.MODELS else f"{s['scales']} scales, "
     lines = [
-        f"{s['model']}, {s['width']}x{s['height']}, {s['scales']} scales, {s['top_k']} proposals; "
+        f"{s['model']}, {s['width']}x{s['height']}, {scales}{s['top_k']} proposals; "
         f"{machine.get('gpu', machine['processor'])}, {machine['threads']} threads, torch {machine['torch']}"
     ]
     for name, part in result["dtypes"].items():
@@ -269,14 +302,18 @@ def table(result: dict) -> str:
                 rate = v["gflop"] / v["seconds"]
                 line += f"{v['gflop']:9.2f}{rate:9.1f}{rate * 1e9 / top:12.1%}"
             lines.append(line)
+        t, memory = part.get("training"), part["memory"]
+        if t is not None:
+            lines.append(
+                f"  training step of {s['batch']} patches {t['step_seconds']:.2f} s ({1 / t['step_seconds']:.2f} steps/s, "
+                f"{t['patches_per_second']:.1f} patches/s); forward alone {t['forward_patches_per_second']:.1f} patches/s"
+            )
+        else:
+            rois = scene["stages"]["rois"]["seconds"]
+            lines.append(f"  RoI stage {1e3 * rois / scene['proposals']:.2f} ms a proposal")
         if "against" in scene:
             ratio = scene["total"] / scene["against"]
             lines.append(f"  {s['against']} in turns: {scene['against']:.3f} s; {s['model']} takes {ratio:.2f} times that")
-        t, memory = part["training"], part["memory"]
-        lines.append(
-            f"  training step of {s['batch']} patches {t['step_seconds']:.2f} s ({1 / t['step_seconds']:.2f} steps/s, "
-            f"{t['patches_per_second']:.1f} patches/s); forward alone {t['forward_patches_per_second']:.1f} patches/s"
-        )
         gpu = f", GPU {memory['device'] / 2**20:.0f} MiB" if "device" in memory else ""
         peak, before = memory["peak"] / 2**20, memory["before"] / 2**20
         lines.append(f"  peak memory {peak:.0f} MiB, {before:.0f} before the picture{gpu}")

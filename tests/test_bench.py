@@ -85,3 +85,18 @@ def test_the_reference_is_shown_for_its_own_settings_only():
     assert "peak memory 512 MiB, 256 before" in shown
     other = {"settings": asdict(bench.settings(top_k=7)), "machine": machine, "dtypes": {"fp32": part}}
     assert "reference port" not in bench.table(other)
+
+
+def test_a_detector_is_timed_with_boxes_and_its_roi_stage_apart():
+    assert bench.settings(model="multipathnet_resnet50").top_k == 1000
+    assert bench.settings(model="multipathnet_resnet50", top_k=5).top_k == 5
+    s = bench.settings(quick=True, model="multipathnet_tiny")
+    few = bench.time_scene(s, torch.float32, CPU)["stages"]
+    many = bench.time_scene(bench.settings(quick=True, model="multipathnet_tiny", top_k=40), torch.float32, CPU)["stages"]
+    assert {"features", "rois", "nms"} <= set(few)
+    assert many["features"]["gflop"] == few["features"]["gflop"] > 0
+    assert many["rois"]["gflop"] == pytest.approx(2 * few["rois"]["gflop"], rel=0.01), "work for each of the proposals"
+    result = bench.run(s)
+    assert result["dtypes"]["bf16"].keys() == {"skipped"}
+    shown = bench.table(result)
+    assert "multipathnet_tiny, 160x120, 20 proposals" in shown and "ms a proposal" in shown and "training" not in shown

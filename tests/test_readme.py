@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fairseg_lite.cli import build_parser, main
-from tests.cli.conftest import cli, network, photo, scenes  # noqa: F401  (fixtures)
+from tests.cli.conftest import cli, detectors, network, photo, scenes  # noqa: F401  (fixtures)
 from tests.cli.test_help import JOBS, examples
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,13 +26,15 @@ SMALL = {  # what is added so that the command ends in seconds; None: it needs a
     "train deepmask": ["--steps", "2", "--batch", "4"],
     "train sharpmask": ["--steps", "2", "--batch", "4"],
     "propose": ["--model", "MODEL", "--top-k", "3"],
+    "detect": ["--proposer", "MODEL", "--top-k", "3"],
     "evaluate": ["--limit", "1", "--top-k", "10"],
+    "evaluate detections": ["--proposer", "MODEL", "--limit", "1", "--top-k", "5"],
     "bench": None,
 }
 
 
 def job_of(words: list[str]) -> str:
-    return next(" ".join(job) for job in JOBS if tuple(words[: len(job)]) == job)
+    return " ".join(max((job for job in JOBS if tuple(words[: len(job)]) == job), key=len))
 
 
 def test_python_blocks_run_and_print_what_they_say(monkeypatch, tmp_path):
@@ -67,14 +69,22 @@ def test_every_option_that_is_named_exists():
     assert "--resume" in named
 
 
-def test_the_table_of_commands_works_on_small_settings(cli, network, photo, scenes, tmp_path):  # noqa: F811
+def test_the_table_of_commands_works_on_small_settings(cli, detectors, network, photo, scenes, tmp_path):  # noqa: F811
     table = [shlex.split(span)[1:] for span in re.findall(r"^\| `(fairseg-lite .*?)` \|", README, re.M)]
     assert {job_of(words) for words in table} == set(SMALL)
     for words in table:
         if (small := SMALL[job_of(words)]) is None:
             continue
         out = tmp_path / words[0] / words[-1]
-        places = {"OUT": out, "RUN": out, "PICTURE": photo, "FOLDER": scenes, "DATA": scenes, "MODEL": network}
+        places = {
+            "NAMED": detectors / "nine.safetensors",
+            "OUT": out,
+            "RUN": out,
+            "PICTURE": photo,
+            "FOLDER": scenes,
+            "DATA": scenes,
+            "MODEL": network,
+        }
         real = [re.sub(r"^[A-Z]{3,}", lambda m, places=places: str(places[m[0]]), word) for word in words + small]
         assert cli(*real)[0] == 0, " ".join(real)
 

@@ -10,9 +10,9 @@ import os
 import sys
 import traceback
 
-from fairseg_lite.cli import data, evaluate, propose, train
+from fairseg_lite.cli import data, detect, evaluate, multipathnet, propose, train
 
-DESCRIPTION = "DeepMask from data to proposals: make or fetch data, train, propose masks, measure them."
+DESCRIPTION = "From pictures to named masks: make or fetch data, train, propose masks, name them, measure them."
 EXAMPLE = """example:
   fairseg-lite demo                          the pipeline on one scene, as pictures
   fairseg-lite propose holiday.jpg -o out    masks for your own picture
@@ -26,6 +26,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show an error's traceback")
 
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse, but that a command may be two words, though the first is a command by itself: `evaluate detections`."""
+        words = list(sys.argv[1:] if args is None else args)
+        groups = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        if groups and " ".join(words[:2]) in groups[0].choices:
+            words[:2] = [" ".join(words[:2])]
+        return super().parse_known_args(words, namespace)
+
     def error(self, message: str) -> None:
         self.exit(2, f"{self.prog}: {message} (try {self.prog} --help)\n")
 
@@ -34,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Every command with its options; each carries `run`, the function that does it."""
     parser = Parser(prog="fairseg-lite", description=DESCRIPTION, epilog=EXAMPLE)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for group in (propose, train, evaluate, data):
+    for group in (propose, detect, train, multipathnet, evaluate, data):
         group.add_commands(commands)
     return parser
 

@@ -1,10 +1,12 @@
-"""`fairseg-lite evaluate` and `fairseg-lite bench`: numbers about quality and about time."""
+"""`fairseg-lite evaluate`, `evaluate detections` and `bench`: numbers about quality and about time."""
 
 import argparse
+import json
 import time
 from dataclasses import asdict
 from pathlib import Path
 
+from fairseg_lite.cli.detect import Detector, add_detection
 from fairseg_lite.cli.inputs import (
     DATA_HELP,
     add_device,
@@ -28,14 +30,23 @@ Patch IoU: one centred patch per object, mask against mask. AR@N: share of objec
 picture, averaged over IoU .50:.95 (COCO's definition, class-agnostic). --boundary: IoU of the pixels within d px of the true
 boundary, and F-score of boundary pixels; for a SharpMask also of its coarse masks, one line under the other.
 """
+DETECTIONS = """examples:
+  fairseg-lite evaluate detections out/detections.json photos/valid -o result.json
+  fairseg-lite evaluate detections runs/named/model.safetensors shapes:500 --flip --vote 0.5 --confusion confusion.png
+RESULTS is a COCO result file, of `detect` or another program, or a MultiPathNet checkpoint that detects first. AP: average
+precision, mean over categories and IoU .50:.95; AP50 and AP75: at one IoU (COCO's definition). Masks and boxes are judged each
+by itself, where the results have them. Then what kinds of mistakes there are, and how much AP mending each would bring.
+"""
 BENCH = """examples:
   fairseg-lite bench                       ResNet-50, 640x480, 7 scales, 500 proposals: minutes
   fairseg-lite bench --quick               the small network on a small picture: seconds
+  fairseg-lite bench --model multipathnet_resnet50   1,000 proposals of a picture, named
 """
+MULTIPATHNET_NAMES = ("multipathnet_tiny", "multipathnet_vgg16", "multipathnet_resnet18", "multipathnet_resnet50")
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Register `evaluate` and `bench`."""
+    """Register `evaluate`, `evaluate detections` and `bench`."""
     p = command(commands, "evaluate", "patch IoU and average recall of a network", EVALUATE)
     p.add_argument("model", metavar="MODEL", help="shapes (comes with the library) or a checkpoint")
     p.add_argument("data", metavar="DATA", help=DATA_HELP)
@@ -51,12 +62,26 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     add_device(p)
     p.set_defaults(run=_evaluate)
 
+    p = command(commands, "evaluate detections", "average precision of named objects, and their mistakes", DETECTIONS)
+    p.add_argument("results", metavar="RESULTS", help="COCO results (.json), or a MultiPathNet checkpoint")
+    p.add_argument("data", metavar="DATA", help=DATA_HELP)
+    p.add_argument("-o", "--out", metavar="FILE", help="write all numbers as JSON")
+    p.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures: a quick look")
+    p.add_argument("--save", metavar="FILE", help="keep what a checkpoint detected, as COCO results")
+    p.add_argument("--confusion", metavar="FILE", help="draw what objects were taken for")
+    p.add_argument("--curve", metavar="FILE", help="draw AP against the IoU from which on a detection is right")
+    p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
+    add_detection(p)
+    add_device(p)
+    p.set_defaults(run=_evaluate_detections)
+
     p = command(commands, "bench", "time and memory of each stage", BENCH)
-    p.add_argument("--model", choices=MODEL_NAMES + SHARPMASK_NAMES, help="with random weights (default: deepmask_resnet50)")
-    p.add_argument("--against", choices=MODEL_NAMES + SHARPMASK_NAMES, help="a second network, in turns with the first")
+    networks = MODEL_NAMES + SHARPMASK_NAMES + MULTIPATHNET_NAMES
+    p.add_argument("--model", choices=networks, help="with random weights (default: deepmask_resnet50)")
+    p.add_argument("--against", choices=networks, help="a second network, in turns with the first")
     p.add_argument("--size", metavar="WxH", help="of the picture (default: 640x480)")
     p.add_argument("--scales", type=positive, metavar="N", help="in the pyramid, sqrt(2) apart (default: 7)")
-    p.add_argument("--top-k", type=positive, metavar="N", help="proposals (default: 500)")
+    p.add_argument("--top-k", type=positive, metavar="N", help="proposals (default: 500; 1000 for a MultiPathNet)")
     p.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"], help="default: both")
     p.add_argument("--repeat", type=positive, metavar="N", help="runs; the fastest counts (default: 3)")
     p.add_argument("--quick", action="store_true", help="small picture and network, one run: to see that it works")
@@ -128,6 +153,96 @@ def _evaluate(a: argparse.Namespace) -> None:
             "seconds": time.perf_counter() - start,
         }
         write_json(a.out, content, indent=1)
+
+
+def _evaluate_detections(a: argparse.Namespace) -> None:
+    device = device_of(a)
+    for path in (a.out, a.save, a.confusion, a.curve):
+        if path:
+            output_folder(Path(path).parent)
+    from fairseg_lite.data.coco import to_coco
+    from fairseg_lite.data.scenes import Subset
+    from fairseg_lite.evaluation.errors import analyse_errors, confusion_matrix
+    from fairseg_lite.evaluation.precision import evaluate_detections
+
+    data = open_dataset(a.data, held_out=True, on_fault="skip" if a.skip_faults else "raise")
+    total = len(data)
+    if a.limit and a.limit < total:
+        data = Subset(data, range(a.limit))
+    truth = to_coco(data, progress=True)
+    seconds = None
+    if a.results.lower().endswith(".json"):
+        rows = _results(a.results)
+        if len(data) < total:
+            known = {image["id"] for image in truth["images"]}
+            rows = [r for r in rows if r.get("image_id") in known]
+    else:
+        rows, seconds = _detected(a, data, truth, device)
+        if a.save:
+            write_json(a.save, rows)
+    kinds = [k for k, key in (("segm", "segmentation"), ("bbox", "bbox")) if rows and all(key in r for r in rows)] or ["bbox"]
+    reports = {kind: evaluate_detections(truth, rows, kind, progress=True) for kind in kinds}
+    for kind, report in reports.items():
+        print(f"{'masks' if kind == 'segm' else 'boxes':10} {report}")
+    for kind, report in reports.items():
+        print(f"\n{'masks' if kind == 'segm' else 'boxes'}\n{report.table()}")
+    errors = {kind: analyse_errors(truth, rows, kind) for kind in kinds}
+    for kind, report in errors.items():
+        print(f"\n{'masks' if kind == 'segm' else 'boxes'}: {report}")
+    print(f"\ndetections {len(rows)} in {len(data)} of {total} pictures" + (f", {seconds:.2f} s each" if seconds else ""))
+    table, names = confusion_matrix(truth, rows, kinds[-1])
+    if a.confusion or a.curve:
+        from fairseg_lite.plots import confusion_table, precision_curve
+
+        if a.confusion:
+            write_picture(a.confusion, confusion_table(table, names, title="objects found with a score of .5 or more"))
+        if a.curve:
+            words = {"segm": "masks", "bbox": "boxes"}
+            write_picture(a.curve, precision_curve({words[kind]: report.by_threshold for kind, report in reports.items()}))
+    if a.out:
+        content = {
+            "results": a.results,
+            "data": a.data,
+            "pictures": len(data),
+            "of": total,
+            "settings": {k: v for k, v in vars(a).items() if k not in ("run", "command", "results", "data", "out", "debug")},
+            "precision": {kind: asdict(report) for kind, report in reports.items()},
+            "errors": {kind: asdict(report) for kind, report in errors.items()},
+            "confusion": {"names": names, "table": table.tolist()},
+            "seconds_per_picture": seconds,
+        }
+        write_json(a.out, content, indent=1)
+
+
+def _results(path: str) -> list[dict]:
+    """COCO results as they stand in a file; what is in them is judged later."""
+    try:
+        rows = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"results {path!r} cannot be read as JSON: {getattr(error, 'strerror', None) or error}") from error
+    if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+        raise ValueError(f"results {path!r} are no COCO result file: wanted a list of dicts with image_id, category_id, score")
+    return rows
+
+
+def _detected(a: argparse.Namespace, data, truth: dict, device) -> tuple[list[dict], float]:
+    """COCO results of a checkpoint in the data's category ids, and seconds per picture."""
+    from tqdm.auto import tqdm
+
+    detector = Detector(a, [a.results], device, [image["id"] for image in truth["images"]])
+    ids = {c["name"]: c["id"] for c in truth["categories"]}
+    if lacking := [name for name in detector.categories if name not in ids]:
+        raise ValueError(
+            f"{a.results!r} names {', '.join(lacking[:5])}, which data {a.data!r} has not; it has {', '.join(list(ids)[:10])}"
+        )
+    rows, seconds = [], 0.0
+    for i in tqdm(range(len(data)), unit="picture", delay=2):
+        scene = data[i]
+        clock = time.perf_counter()
+        found = detector(scene.image, scene.image_id)
+        seconds += time.perf_counter() - clock
+        rows += found.to_coco(scene.image_id, [ids[name] for name in detector.categories])
+    return rows, seconds / max(len(data), 1)
 
 
 def _extremes(data, truth: dict, results: list[dict], count: int = 3):

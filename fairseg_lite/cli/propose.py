@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from fairseg_lite.cli.inputs import (
@@ -39,7 +40,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--out", "-o", default="out/demo", metavar="OUT", help="folder to write to (default: out/demo)")
     p.add_argument("--scene", type=int, default=6, metavar="N", help="which of 500 held-out scenes (default: 6)")
     p.add_argument("--draw", type=positive, default=8, metavar="N", help="masks drawn (default: 8)")
-    _add_model(p)
+    p.add_argument("--model", metavar="M", help="checkpoint that proposes (default: one of the library)")
+    p.add_argument(
+        "--detector", default="shapes-multipath", metavar="M",
+        help="MultiPathNet checkpoint that names (default: shapes-multipath; nothing is named where it is not there)",
+    )  # fmt: skip
+    add_device(p)
     p.set_defaults(run=_demo)
 
     p = command(commands, "propose", "masks for a picture or a folder of pictures", PROPOSE)
@@ -65,14 +71,8 @@ def _add_model(p: argparse.ArgumentParser) -> None:
 def _propose(a: argparse.Namespace) -> int:
     if a.draw < 0:
         raise ValueError(f"--draw is {a.draw}; it must be 0 or more")
-    device, pictures = device_of(a), list_pictures(a.input)
-    out = output_folder(a.out)
-    if out.resolve() in {p.parent.resolve() for p in pictures}:
-        raise ValueError(f"{a.out!r} holds the pictures themselves; choose another folder with -o")
+    device, pictures, out = device_of(a), *pictures_and_output(a)
 
-    from tqdm.auto import tqdm
-
-    from fairseg_lite.data.pictures import load_image
     from fairseg_lite.inference.proposals import prepare, propose
     from fairseg_lite.training.checkpoints import load_model
 
@@ -80,7 +80,51 @@ def _propose(a: argparse.Namespace) -> int:
     options = {"top_k": a.top_k, "nms": a.nms, "zoom": a.zoom, "threshold": a.threshold, "refine": not a.coarse}
     if a.max_side:
         options["max_side"] = a.max_side
-    ids, results, done, damaged, short = _image_ids(a.input, pictures), [], 0, [], []
+    ids = image_ids(a.input, pictures)
+
+    short: list[str] = []
+
+    def work(path: Path, image) -> list[dict]:
+        found = propose(model, image, **options)
+        if len(found) < a.top_k and a.nms is None:
+            short.append(f"{path.name}: {len(found)}")
+        if a.draw:
+            write_picture(out / picture_name(path, pictures), _drawn(image, found, a.draw))
+        return found.to_coco(ids[path])
+
+    code = over_pictures(pictures, work, out, "proposals", drawn=f"the best {a.draw}" if a.draw else "")
+    if short:
+        print(f"fewer than the {a.top_k} asked for in {len(short)} of {len(pictures)} pictures (first: {short[0]}): there are "
+              "no more windows at these scales with a mask that is not empty")  # fmt: skip
+    return code
+
+
+def pictures_and_output(a: argparse.Namespace) -> tuple[list[Path], Path]:
+    """The pictures of `a.input`, and the folder `a.out`, which must not hold them."""
+    pictures = list_pictures(a.input)
+    out = output_folder(a.out)
+    if out.resolve() in {p.parent.resolve() for p in pictures}:
+        raise ValueError(f"{a.out!r} holds the pictures themselves; choose another folder with -o")
+    return pictures, out
+
+
+def over_pictures(pictures: list[Path], work: Callable, out: Path, what: str, *, drawn: str = "") -> int:
+    """Do one job with each picture and keep the results in OUT/WHAT.json, also those of a job that was stopped.
+
+    Args:
+        pictures: their files; a damaged one among several is named and left out.
+        work: called with a file and its picture, gives COCO results.
+        out: folder.
+        what: "proposals" or "detections".
+        drawn: what `work` drew, to say where it is.
+    Returns:
+        The exit code: 2 when a picture was left out.
+    """
+    from tqdm.auto import tqdm
+
+    from fairseg_lite.data.pictures import load_image
+
+    results, done, damaged = [], 0, []
     try:
         for path in tqdm(pictures, unit="picture", delay=2):
             try:
@@ -90,33 +134,25 @@ def _propose(a: argparse.Namespace) -> int:
                     raise
                 damaged.append(error)
                 continue
-            found = propose(model, image, **options)
-            if a.draw:
-                write_picture(out / _picture_name(path, pictures), _drawn(image, found, a.draw))
-            if len(found) < a.top_k and a.nms is None:
-                short.append(f"{path.name}: {len(found)}")
-            results += [{**row, "file_name": path.name} for row in found.to_coco(ids[path])]
+            results += [{**row, "file_name": path.name} for row in work(path, image)]
             done += 1
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"proposals for {done} of {len(pictures)} pictures are kept in {out}") from None
+        raise KeyboardInterrupt(f"{what} for {done} of {len(pictures)} pictures are kept in {out}") from None
     finally:
         if done:
-            write_json(out / "proposals.json", results)
+            write_json(out / f"{what}.json", results)
         for error in damaged:
             print(f"fairseg-lite: left out: {error}", file=sys.stderr)
     if done:
-        print(f"{len(results)} proposals for {done} of {len(pictures)} pictures in {out / 'proposals.json'}")
-    if short:
-        print(f"fewer than the {a.top_k} asked for in {len(short)} of {done} pictures (first: {short[0]}): there are no more "
-              "windows at these scales with a mask that is not empty")  # fmt: skip
-    if done and a.draw:
-        print(f"the best {a.draw} drawn in {out}/*.png")
+        print(f"{len(results)} {what} for {done} of {len(pictures)} pictures in {out / what}.json")
+    if done and drawn:
+        print(f"{drawn} drawn in {out}/*.png")
     if damaged:
         print(f"{len(damaged)} of {len(pictures)} pictures left out")
     return 2 if damaged else 0
 
 
-def _image_ids(source: str, pictures: list[Path]) -> dict[Path, int]:
+def image_ids(source: str, pictures: list[Path]) -> dict[Path, int]:
     """Ids that the folder's COCO annotations give, if it has some that name all pictures; else 1, 2, ..."""
     from fairseg_lite.data.coco_json import locate
 
@@ -128,7 +164,7 @@ def _image_ids(source: str, pictures: list[Path]) -> dict[Path, int]:
         return {p: i for i, p in enumerate(pictures, 1)}
 
 
-def _picture_name(path: Path, pictures: list[Path]) -> str:
+def picture_name(path: Path, pictures: list[Path]) -> str:
     """NAME.png, or NAME.jpg.png where NAME.jpg and NAME.tif are both there."""
     alone = sum(p.stem == path.stem for p in pictures) == 1
     return f"{path.stem if alone else path.name}.png"
@@ -162,25 +198,48 @@ def _demo(a: argparse.Namespace) -> None:
     from fairseg_lite.geometry.masks import mask_iou
     from fairseg_lite.inference.proposals import prepare, propose
     from fairseg_lite.plots import grid, tinted
-    from fairseg_lite.training.checkpoints import load_model
+    from fairseg_lite.training.checkpoints import SHIPPED, load_model
 
     image = load_image(picture) if picture else None
-    model = prepare(load_model(a.model, device=device))
+    names_too = a.detector not in SHIPPED or SHIPPED[a.detector].is_file()
+    chosen = a.model or ("shapes-sharp" if names_too else "shapes")
+    model = prepare(load_model(chosen, device=device))
+    detector = load_model(a.detector, device=device, kind="MultiPathNet") if names_too else None
     scene = ShapesDataset(500, seed=1)[a.scene]
     found = propose(model, scene.image, top_k=100)
     best = mask_iou(torch.from_numpy(scene.masks), found.masks()).amax(1) if len(found) else torch.zeros(len(scene.masks))
     shown = [scene.image, tinted(scene.image, scene.masks), _drawn(scene.image, found, a.draw)]
     titles = ["a made-up scene", f"the {len(scene.masks)} objects in it", f"the best {a.draw} proposals"]
-    write_picture(out / "demo.png", grid(shown, titles, columns=3, side=4.5))
-    write_json(out / "proposals.json", found.to_coco(scene.image_id))
     print(f"{int((best > 0.5).sum())} of {len(best)} objects have an IoU above .5 with one of {len(found)} proposals")
+    if detector is not None:
+        told, drawn = _named(detector, scene.image, found)
+        shown, titles = [*shown, drawn], [*titles, "what it names them"]
+        print(f"named: {told}")
+    write_picture(out / "demo.png", grid(shown, titles, columns=len(shown), side=4.5))
+    write_json(out / "proposals.json", found.to_coco(scene.image_id))
     written = ["demo.png", "proposals.json"]
     if image is not None:
         mine = propose(model, image, top_k=100)
         name = picture.stem + ("_demo" if picture.stem == "demo" else "")
-        write_picture(out / f"{name}.png", grid([image, _drawn(image, mine, a.draw)], columns=2, side=7))
+        shown = [image, _drawn(image, mine, a.draw)]
+        if detector is not None:
+            told, drawn = _named(detector, image, mine)
+            shown.append(drawn)
+            print(f"named in yours: {told}")
+        write_picture(out / f"{name}.png", grid(shown, columns=len(shown), side=7))
         write_json(out / f"{name}.json", mine.to_coco(1))
         written += [f"{name}.png", f"{name}.json"]
-        if a.model == "shapes":
+        if chosen in SHIPPED:
             print("this network has seen synthetic shapes only: the README says how to train it on photographs")
     print("\n".join(str(out / name) for name in written))
+
+
+def _named(detector, image, found) -> tuple[str, object]:
+    """What a MultiPathNet makes of proposals: names with scores of .5 or more, and the picture with them drawn in."""
+    from fairseg_lite.cli.detect import categories_of, drawn  # it builds on this file
+    from fairseg_lite.inference.detection import detect
+
+    objects = detect(detector, image, found, score_threshold=0.5)
+    categories, _ = categories_of(detector)
+    told = [f"{categories[k]} {s:.2f}" for k, s in zip(objects.labels.tolist(), objects.scores.tolist(), strict=True)]
+    return ", ".join(told) or "nothing", drawn(image, objects, categories, 0.5)

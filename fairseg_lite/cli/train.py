@@ -1,25 +1,18 @@
-"""`fairseg-lite train deepmask` and `fairseg-lite train sharpmask`."""
+"""`fairseg-lite train deepmask` and `fairseg-lite train sharpmask`; `train multipathnet` has a file of its own."""
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
-from fairseg_lite.cli.inputs import (
-    DATA_HELP,
-    add_device,
-    command,
-    device_of,
-    open_dataset,
-    output_folder,
-    positive,
-    write_json,
-)
+from fairseg_lite.cli import multipathnet
+from fairseg_lite.cli.inputs import DATA_HELP, command, device_of, positive, write_json
+from fairseg_lite.cli.runs import add_run, data_of, run_of
 
 MODEL_NAMES = ("deepmask_tiny", "deepmask_vgg_a", "deepmask_resnet50")  # a test holds both equal to the library's
 SHARPMASK_NAMES = ("sharpmask_tiny", "sharpmask_vgg_a", "sharpmask_resnet50")
 RECIPE_NAMES = ("shapes", "lesson", "photos", "paper", "official")
 SHARPMASK_RECIPE_NAMES = ("shapes", "lesson", "photos", "official")
+PATCHES = {"batch": "patches in a step (the share of positives stays)", "valid": "measure patch IoU on this data at the end"}
 DEEPMASK = """examples:
   fairseg-lite train deepmask shapes --out runs/shapes --valid shapes:100
       the small network on synthetic scenes
@@ -40,7 +33,7 @@ masks before refinement.
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Register `train deepmask` and `train sharpmask`."""
+    """Register `train` with its jobs."""
     group = command(commands, "train", "train a network")
     jobs = group.add_subparsers(dest="job", metavar="JOB", required=True)
     p = command(jobs, "deepmask", "masks and scores for patches", DEEPMASK)
@@ -50,7 +43,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--model", choices=MODEL_NAMES, help="network (default: the recipe's)")
     p.add_argument("--trunk-weights", metavar="W", help="such as ResNet50_Weights.IMAGENET1K_V2, or a file")
     p.add_argument("--stride-in-1x1", action="store_true", help="the trunk weights are of the original ResNet")
-    _add_run(p)
+    add_run(p, **PATCHES)
     p.set_defaults(run=_deepmask)
 
     p = command(jobs, "sharpmask", "refinement for the masks of a DeepMask", SHARPMASK)
@@ -60,23 +53,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--recipe", choices=SHARPMASK_RECIPE_NAMES, help="the run's numbers (default: shapes; resumed: its own)")
     p.add_argument("--k", type=positive, metavar="N", help="channels of the first mask encoding, a multiple of 16 (default: 32)")
     p.add_argument("--end-to-end", action="store_true", help="train the DeepMask, too (default: it stays as it is)")
-    _add_run(p)
+    add_run(p, **PATCHES)
     p.set_defaults(run=_sharpmask)
-
-
-def _add_run(p: argparse.ArgumentParser) -> None:
-    """What every training run can be told."""
-    p.add_argument("--steps", type=positive, metavar="N", help="optimiser steps (default: the recipe's)")
-    p.add_argument("--batch", type=positive, metavar="N", help="patches in a step (the share of positives stays)")
-    p.add_argument("--lr", type=float, metavar="X", help="highest learning rate (default: the recipe's)")
-    p.add_argument("--seed", type=int, metavar="N", help="of weights, samples and dropout (default: 0)")
-    p.add_argument("--precision", choices=("fp32", "bf16", "auto"), help="auto takes bf16 where it measures faster")
-    p.add_argument("--workers", type=int, metavar="N", help="processes that prepare patches (default: 0, none)")
-    p.add_argument("--save-every", type=positive, metavar="N", help="steps between checkpoints (default: the recipe's)")
-    p.add_argument("--valid", metavar="DATA", help="measure patch IoU on this data at the end")
-    p.add_argument("--resume", action="store_true", help="go on with the run in OUT")
-    p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
-    add_device(p)
+    multipathnet.add_train(jobs)
 
 
 def recipe_of(a: argparse.Namespace) -> tuple:
@@ -97,31 +76,8 @@ def recipe_of(a: argparse.Namespace) -> tuple:
 
 
 def _run_of(a: argparse.Namespace, recipes: dict, kind: str) -> tuple:
-    """The recipe with the run's numbers from the command line, and the header of the run to resume, if there is one."""
-    from fairseg_lite.training.fit import FitConfig
-    from fairseg_lite.training.recipes import Recipe
-
-    header, stored = Path(a.out) / "state.json", {}
-    if a.resume and header.exists():
-        try:
-            stored = json.loads(header.read_text())
-            fit = FitConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored["fit"].items()})
-            recipe = Recipe(**{**stored["recipe"], "fit": fit})
-        except (OSError, ValueError, TypeError, LookupError) as error:
-            raise ValueError(f"{str(header)!r} is no run of this version ({error}); start another without --resume") from error
-        if not recipe.model.startswith(kind):
-            raise ValueError(f"{a.out!r} holds a run of {recipe.model}; resume it with train {recipe.model.split('_')[0]}")
-    else:
-        recipe = recipes[a.recipe or "shapes"]
-    if a.lr is not None and not a.lr > 0:
-        raise ValueError(f"--lr is {a.lr}; it must be above 0")
-    if a.workers is not None and a.workers < 0:
-        raise ValueError(f"--workers is {a.workers}; it must be 0 or more")
-    given = {k: getattr(a, k) for k in ("steps", "lr", "seed", "precision", "workers", "save_every")}
-    fit = replace(recipe.fit, **{k: v for k, v in given.items() if v is not None})
-    if not stored:
-        fit = replace(fit, warmup=min(fit.warmup, fit.steps // 10))
-    recipe = replace(recipe, fit=fit)
+    """As `run_of`, with the patches of a batch from the command line."""
+    recipe, stored = run_of(a, recipes, kind)
     if a.batch:
         share = recipe.positives / (recipe.positives + recipe.negatives)
         most = max(a.batch - 1, 1) if recipe.negatives else a.batch
@@ -137,7 +93,7 @@ def _deepmask(a: argparse.Namespace) -> int:
         raise ValueError("deepmask_tiny has no ImageNet weights; drop --trunk-weights, or --model deepmask_resnet50")
     if a.stride_in_1x1 and recipe.model != "deepmask_resnet50":
         raise ValueError(f"--stride-in-1x1 belongs to deepmask_resnet50; the network here is {recipe.model}")
-    data, valid, out = _data_of(a)
+    data, valid, out = data_of(a)
 
     from fairseg_lite.training.recipes import train_deepmask
 
@@ -170,19 +126,11 @@ def _sharpmask(a: argparse.Namespace) -> int:
         kwargs |= {"k": a.k} if a.k else {}
         if a.end_to_end:  # the score learns again, and must see what is no object
             recipe = replace(recipe, end_to_end=True, negatives=recipe.negatives or max(recipe.positives // 3, 1))
-    data, valid, out = _data_of(a)
+    data, valid, out = data_of(a)
     model, history = train_sharpmask(
         data, recipe=recipe, deepmask=deepmask, out=out, refinement=kwargs, device=device, resume=a.resume
     )
     return _finished(a, recipe, model, history, valid)
-
-
-def _data_of(a: argparse.Namespace) -> tuple:
-    """(training data, validation data or None, output folder), all of them there."""
-    on_fault = "skip" if a.skip_faults else "raise"
-    data = open_dataset(a.data, held_out=False, on_fault=on_fault)
-    valid = open_dataset(a.valid, held_out=True, on_fault=on_fault) if a.valid else None
-    return data, valid, output_folder(a.out)
 
 
 def _finished(a: argparse.Namespace, recipe, model, history, valid) -> int:

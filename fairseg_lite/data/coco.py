@@ -92,6 +92,11 @@ class CocoDataset:
             if self.on_fault == "skip":
                 print(f"{self.path}: a grey picture without objects stands for {fault}", file=sys.stderr)
 
+    @property
+    def image_ids(self) -> list[int]:
+        """Of every picture, in order."""
+        return [p.id for p in self.pictures]
+
     @cached_property
     def instances(self) -> InstanceTable:
         """Boxes and areas as written in the file, or measured."""

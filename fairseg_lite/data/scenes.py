@@ -84,6 +84,25 @@ def tabulate(scenes: Sequence[Scene]) -> InstanceTable:
     )
 
 
+def image_ids(dataset: SceneDataset) -> list[int]:
+    """The id of each scene's picture, in the dataset's order, without decoding where the dataset can tell.
+
+    Args: dataset; one of another kind may have an attribute `image_ids`, else every scene is decoded.
+    Example:
+        >>> from fairseg_lite.data.shapes import ShapesDataset
+        >>> image_ids(Subset(ShapesDataset(9), [4, 0]))
+        [5, 1]
+    """
+    if isinstance(dataset, SceneCache):
+        return image_ids(dataset.dataset)
+    if isinstance(dataset, Subset):
+        ids = image_ids(dataset.dataset)
+        return [ids[i] for i in dataset.indices]
+    if hasattr(dataset, "image_ids"):
+        return list(dataset.image_ids)
+    return [dataset[i].image_id for i in range(len(dataset))]
+
+
 class SceneCache:
     """A dataset that remembers decoded scenes, least recently used first out, within a bound in bytes.
 

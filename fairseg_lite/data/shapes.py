@@ -79,6 +79,11 @@ class ShapesDataset:
             annotation_ids=np.arange(len(objects), dtype=np.int64) + 100 * (index + 1),
         )
 
+    @property
+    def image_ids(self) -> range:
+        """Of every scene, in order."""
+        return range(1, self.length + 1)
+
     @cached_property
     def instances(self) -> InstanceTable:
         """Needs every scene once; several seconds a thousand."""

@@ -1,12 +1,25 @@
 """Floor 4: every figure of the lessons and of the command line. Functions take arrays and return a matplotlib Figure."""
 
-from fairseg_lite.plots.charts import bars, boundary_curve, curves, flow, histogram, overlap_table, pipeline_map, zones
+from fairseg_lite.plots.charts import (
+    ablation,
+    bars,
+    boundary_curve,
+    confusion_table,
+    curves,
+    flow,
+    histogram,
+    overlap_table,
+    pipeline_map,
+    precision_curve,
+    zones,
+)
 from fairseg_lite.plots.pictures import (
     cells,
     close_ups,
     frames,
     grid,
     hits,
+    named,
     patch_hits,
     patches,
     scene,
@@ -17,7 +30,8 @@ from fairseg_lite.plots.pictures import (
 from fairseg_lite.plots.style import BLACK, BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, style
 
 __all__ = [
-    "BLACK", "BLUE", "CYCLE", "GREEN", "ORANGE", "PURPLE", "SKY", "VERMILLION", "YELLOW", "bars", "boundary_curve", "cells",
-    "close_ups", "curves", "flow", "frames", "grid", "histogram", "hits", "overlap_table", "patch_hits", "patches",
-    "pipeline_map", "scene", "style", "tinted", "to_pixels", "windows", "zones",
+    "BLACK", "BLUE", "CYCLE", "GREEN", "ORANGE", "PURPLE", "SKY", "VERMILLION", "YELLOW", "ablation", "bars",
+    "boundary_curve", "cells", "close_ups", "confusion_table", "curves", "flow", "frames", "grid", "histogram", "hits",
+    "named", "overlap_table", "patch_hits", "patches", "pipeline_map", "precision_curve", "scene", "style", "tinted",
+    "to_pixels", "windows", "zones",
 ]  # fmt: skip

@@ -115,6 +115,110 @@ def boundary_curve(
     return finish(figure)
 
 
+def ablation(
+    rows: Mapping[str, Sequence[float]], *, y: str = "box AP, %", title: str = "", size: tuple[float, float] = (8, 4.2)
+) -> Figure:
+    """Each run of each variant as a dot, their mean as a bar; the first variant's mean goes on as a dashed line.
+
+    Args:
+        rows: by name the value of each run.
+        y, title, size: as for the others here.
+    Raises:
+        ValueError: no row, or one without a run.
+    Example:
+        >>> figure = ablation({"without": [40.0, 41.0], "with": [43.0, 42.0]})
+        >>> float(figure.axes[0].lines[0].get_ydata()[0])  # the first variant's mean
+        40.5
+
+    Lesson: 10.
+    """
+    if not rows or not all(len(values) for values in rows.values()):
+        raise ValueError(f"rows are { ({k: len(v) for k, v in rows.items()}) } runs; wanted at least one row, and a run in each")
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    axis.axhline(np.mean(next(iter(rows.values()))), color="#777777", linestyle="--", linewidth=1.2)
+    for i, values in enumerate(rows.values()):
+        colour = CYCLE[i % len(CYCLE)]
+        axis.hlines(np.mean(values), i - 0.32, i + 0.32, color=colour, linewidth=4)
+        axis.plot(np.linspace(-0.12, 0.12, len(values)) + i if len(values) > 1 else [i], values, "o", color=BLACK, markersize=5)
+        axis.annotate(f"{np.mean(values):.1f}", (i + 0.35, np.mean(values)), va="center", fontsize=10)
+    axis.set_xticks(range(len(rows)), [name.replace("-", "\n") for name in rows])
+    axis.set(ylabel=y, title=title, xlim=(-0.6, len(rows) - 0.2))
+    axis.grid(alpha=0.3, axis="y")
+    return finish(figure)
+
+
+def precision_curve(
+    lines: Mapping[str, Mapping[float, float] | Sequence[Mapping[float, float]]], *, title: str = "",
+    size: tuple[float, float] = (8, 4.2),
+) -> Figure:  # fmt: skip
+    """AP against the IoU from which on a detection counts as right, as the paper's figure 2: one line for each network.
+
+    Args:
+        lines: by name {IoU threshold: AP} (`PrecisionReport.by_threshold`), or one of these for each of several runs, drawn
+            as their mean in a band from the lowest to the highest.
+        title: above.
+        size: of the figure, inches.
+    Raises:
+        ValueError: no line, a line without a threshold, or runs of unlike thresholds.
+    Example:
+        >>> figure = precision_curve({"one": {0.5: 0.6, 0.75: 0.4}, "three": [{0.5: 0.5, 0.75: 0.2}, {0.5: 0.7, 0.75: 0.4}]})
+        >>> [line.get_ydata().round(2).tolist() for line in figure.axes[0].lines]
+        [[0.6, 0.4], [0.6, 0.3]]
+
+    Lesson: 10.
+    """
+    runs = {name: [values] if isinstance(values, Mapping) else list(values) for name, values in lines.items()}
+    if not runs or not all(runs.values()) or not all(run for several in runs.values() for run in several):
+        raise ValueError(f"lines {list(lines)} hold nothing to draw; wanted {{name: {{IoU threshold: AP}}}}, as by_threshold")
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    for i, (name, several) in enumerate(runs.items()):
+        at, colour = sorted(several[0]), CYCLE[i % len(CYCLE)]
+        if any(sorted(run) != at for run in several):
+            raise ValueError(f"runs of {name!r} have unlike thresholds: {[sorted(run) for run in several]}; measure all alike")
+        values = np.array([[run[t] for t in at] for run in several])
+        axis.plot(at, values.mean(0), color=colour, marker="osD^vPX*"[i % 8], markersize=6, label=name)
+        if len(several) > 1:
+            axis.fill_between(at, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+    axis.set(xlabel="IoU from which on a detection is right", ylabel="AP", title=title, ylim=(0, None))
+    axis.grid(alpha=0.3)
+    if len(runs) > 1:
+        axis.legend()
+    return finish(figure)
+
+
+def confusion_table(table: np.ndarray, names: Sequence[str], *, title: str = "") -> Figure:
+    """What objects were taken for: rows what they are, columns what was said; the shade is the share of the row.
+
+    Args:
+        table: (K + 1, K + 1) counts, the last row background, the last column missed (`evaluation.errors.confusion_matrix`).
+        names: K categories.
+        title: above.
+    Raises:
+        ValueError: another shape.
+    Example:
+        >>> figure = confusion_table(np.array([[8, 1, 1], [0, 5, 2], [3, 0, 0]]), ["cat", "dog"])
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['cat', 'dog', 'background']
+
+    Lesson: 11.
+    """
+    n = len(names) + 1
+    if table.shape != (n, n):
+        raise ValueError(f"table has shape {tuple(table.shape)} for {n - 1} names; wanted ({n}, {n}): background and missed, too")
+    figure, axis = plt.subplots(figsize=(2.2 + 0.62 * n, 1.6 + 0.42 * n), layout="constrained")
+    shares = table / table.sum(1, keepdims=True).clip(min=1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
+    for row, column in np.ndindex(n, n):
+        if table[row, column]:
+            shade = "white" if shares[row, column] > 0.6 else "#333333"
+            axis.text(column, row, f"{table[row, column]}", ha="center", va="center", fontsize=10, color=shade)
+    axis.set_xticks(range(n), [*names, "missed"], rotation=40, ha="right")
+    axis.set_yticks(range(n), [*names, "background"])
+    axis.set(xlabel="taken for", ylabel="is", title=title)
+    axis.tick_params(length=0)
+    return finish(figure)
+
+
 def pipeline_map(lit: str) -> Figure:
     """The course's map: the way of a picture, with today's stop lit.
 

@@ -18,7 +18,7 @@ from fairseg_lite.training.fit import FitConfig, History
 from fairseg_lite.training.recipes import Recipe, run_recipe
 
 SHARPMASK_RECIPES: dict[str, Recipe] = {
-    # ours: the checkpoint that comes with the library; a frozen score asks for no negatives. Paper: k = 32, and more capacity kept helping
+    # ours: the checkpoint that comes with the library; a frozen score asks for no negatives. Paper: k = 32, and more helped
     "shapes": Recipe(
         model="sharpmask_tiny",
         options={"k": 64},

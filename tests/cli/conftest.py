@@ -9,6 +9,7 @@ from fairseg_lite.cli import main
 from fairseg_lite.data.coco import write_coco_folder
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.models.deepmask import deepmask_tiny
+from fairseg_lite.models.multipathnet import multipathnet_tiny
 from fairseg_lite.training.checkpoints import save_model
 
 
@@ -49,6 +50,31 @@ def network(tmp_path_factory):
         torch.manual_seed(0)
         save_model(path, deepmask_tiny(), name="deepmask_tiny")
     return path
+
+
+@pytest.fixture(scope="session")
+def detectors(tmp_path_factory):
+    """Checkpoints of `multipathnet_tiny` with random weights that are sure of something; the second's ids have gaps."""
+    folder = tmp_path_factory.mktemp("named")
+    for name, categories, ids in (
+        ("nine", ShapesDataset.categories, ShapesDataset.category_ids),
+        ("two", ("cat", "dog"), (90, 7)),
+    ):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = multipathnet_tiny(num_classes=len(categories))
+            for head in model.classes:
+                head.bias.data[1] += 2
+        kwargs = {"num_classes": len(categories)}
+        save_model(
+            folder / f"{name}.safetensors",
+            model,
+            name="multipathnet_tiny",
+            kwargs=kwargs,
+            categories=list(categories),
+            category_ids=list(ids),
+        )
+    return folder
 
 
 @pytest.fixture(scope="session")

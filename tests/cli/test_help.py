@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from fairseg_lite.cli import build_parser
+from fairseg_lite.cli.evaluate import MULTIPATHNET_NAMES
 from fairseg_lite.cli.train import MODEL_NAMES, RECIPE_NAMES, SHARPMASK_NAMES, SHARPMASK_RECIPE_NAMES
-from fairseg_lite.models import sharpmask
+from fairseg_lite.models import multipathnet, sharpmask
 from fairseg_lite.models.deepmask import MODELS
 from fairseg_lite.training.recipes import RECIPES
 from fairseg_lite.training.sharpmask import SHARPMASK_RECIPES
@@ -22,7 +23,8 @@ def jobs(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> dict[t
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, child in action.choices.items():
-                found |= jobs(child, (*words, name)) or {(*words, name): child}
+                here = (*words, *name.split())  # `evaluate detections` is one command of two words
+                found |= jobs(child, here) or {here: child}
     return found
 
 
@@ -38,7 +40,8 @@ def examples(text: str) -> list[list[str]]:
 
 def test_the_commands_are_those_of_the_plan():
     assert {" ".join(words) for words in JOBS} == {
-        "demo", "propose", "train deepmask", "train sharpmask", "evaluate", "bench", "data shapes", "data check", "data coco",
+        "demo", "propose", "detect", "train deepmask", "train sharpmask", "train multipathnet", "ablate", "evaluate",
+        "evaluate detections", "bench", "data shapes", "data check", "data coco",
     }  # fmt: skip
 
 
@@ -70,6 +73,7 @@ def test_help_needs_no_torch():
 
 def test_names_that_the_options_offer_are_the_librarys():
     assert set(MODEL_NAMES) == set(MODELS) and set(SHARPMASK_NAMES) == set(sharpmask.MODELS)
+    assert set(MULTIPATHNET_NAMES) == set(multipathnet.MODELS)
     assert set(RECIPE_NAMES) == set(RECIPES) and set(SHARPMASK_RECIPE_NAMES) == set(SHARPMASK_RECIPES)
 
 

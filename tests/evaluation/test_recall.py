@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from fairseg_lite.data.coco import CocoDataset, to_coco
 from fairseg_lite.data.scenes import Subset
 from fairseg_lite.data.shapes import ShapesDataset
-from fairseg_lite.evaluation import recall as module
 from fairseg_lite.evaluation.recall import RecallReport, average_recall
 from tests.evaluation.by_hand import THRESHOLDS, A, B, Scenes, check_by_hand, rectangle, result
 
@@ -163,7 +163,7 @@ def cocoeval(truth, results, kind, limits):
     truth, results = copy.deepcopy(truth), copy.deepcopy(results)
     for i, a in enumerate(truth["annotations"]):
         a.update(id=i + 1, category_id=1)
-    gt = module.COCO()
+    gt = COCO()
     gt.dataset = {**truth, "categories": [{"id": 1}]}
     gt.createIndex()
     judge = COCOeval(gt, gt.loadRes([{**r, "category_id": 1} for r in results]), kind)

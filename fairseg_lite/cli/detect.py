@@ -1,0 +1,168 @@
+"""`fairseg-lite detect`: named objects in pictures; and the options that every command with a detector takes."""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from fairseg_lite.cli.inputs import add_device, command, device_of, positive, write_picture
+from fairseg_lite.cli.propose import image_ids, over_pictures, picture_name, pictures_and_output
+
+DETECT = """examples:
+  fairseg-lite detect holiday.jpg -o out --model runs/named/model.safetensors --proposer runs/sharp/model.safetensors
+  fairseg-lite detect photos/valid -o out --model runs/named/model.safetensors --proposals out/proposals.json --flip
+OUT gets NAME.png for each picture, the surest objects drawn in with mask, box and name, and detections.json: COCO results with
+the category ids of the data the network was trained on. image_id is that of the folder's COCO annotations if there are some,
+else 1, 2, ... by name; file_name is added. A damaged picture is named and left out, and the exit code is 2.
+"""
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Register `detect`."""
+    p = command(commands, "detect", "named objects in a picture or a folder of pictures", DETECT)
+    p.add_argument("input", metavar="PICTURE", help="a picture, or a folder of them")
+    p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder to write to")
+    p.add_argument(
+        "--model", nargs="+", default=["shapes-multipath"], metavar="M",
+        help="a MultiPathNet checkpoint, or several: an ensemble (default: shapes-multipath, of the library)",
+    )  # fmt: skip
+    p.add_argument("--draw", type=float, default=0.5, metavar="P", help="draw and list objects from this score on (default: 0.5)")
+    p.add_argument("--no-pictures", action="store_true", help="write detections.json only")
+    add_detection(p)
+    add_device(p)
+    p.set_defaults(run=_detect)
+
+
+def add_detection(p: argparse.ArgumentParser) -> None:
+    """Where proposals come from, and what is done with them at test time."""
+    p.add_argument("--proposer", default="shapes-sharp", metavar="M", help="checkpoint that proposes (default: shapes-sharp)")
+    p.add_argument("--proposals", metavar="FILE", help="COCO results instead, from `propose` or another program")
+    p.add_argument("--top-k", type=positive, default=200, metavar="N", help="proposals per picture (default: 200)")
+    p.add_argument(
+        "--masks", choices=("proposal", "refined", "none"), default="proposal",
+        help="of the proposal, made anew for the final box, or none (default: proposal)",
+    )  # fmt: skip
+    p.add_argument("--score", type=float, default=0.05, metavar="P", help="least probability (default: 0.05)")
+    p.add_argument("--nms", type=float, default=0.3, metavar="IOU", help="of two of a category that overlap more (default: 0.3)")
+    p.add_argument("--vote", type=float, metavar="IOU", help="box voting among those that overlap so much, such as 0.5")
+    p.add_argument(
+        "--iterations", type=positive, default=1, metavar="N", help="looks, each at the boxes of the last (default: 1)"
+    )
+    p.add_argument("--flip", action="store_true", help="look at the mirrored picture, too")
+    p.add_argument("--crops", type=int, default=0, metavar="N", help="shaken copies of each proposal besides (default: 0)")
+    p.add_argument("--short-side", type=positive, metavar="PX", help="resize pictures to this (default: as trained)")
+
+
+class Detector:
+    """Networks and options of a command line: called with a picture and its id, it gives Detections.
+
+    Args:
+        a: with the options of `add_detection`.
+        names: MultiPathNet checkpoints.
+        device: torch's.
+        ids: of the pictures that will come: proposals from a file must be of some of them.
+    Raises:
+        ValueError: a checkpoint of another kind, an ensemble of unlike categories, proposals of other pictures.
+    """
+
+    def __init__(self, a: argparse.Namespace, names: Sequence[str], device, ids: Collection[int]):
+        from fairseg_lite.data.box_files import Boxes, load_boxes
+        from fairseg_lite.inference.proposals import load_results, prepare
+        from fairseg_lite.training.checkpoints import load_model
+
+        self.models = [load_model(name, device=device, kind="MultiPathNet") for name in names]
+        self.categories, self.category_ids = categories_of(self.models[0])
+        for name, model in zip(names, self.models, strict=True):
+            if (other := categories_of(model)) != (self.categories, self.category_ids):
+                raise ValueError(
+                    f"{names[0]!r} names {', '.join(self.categories)}, {name!r} {', '.join(other[0])}; an ensemble needs the same"
+                )
+        self.masks, self.top_k = (None if a.masks == "none" else a.masks), a.top_k
+        self.options = {
+            "score_threshold": a.score, "nms": a.nms, "vote": a.vote, "iterations": a.iterations, "flip": a.flip,
+            "crops": a.crops, "short_side": a.short_side,
+        }  # fmt: skip
+        self.proposer = None
+        if not a.proposals or self.masks == "refined":
+            self.proposer = load_model(a.proposer, device=device)
+            if not hasattr(self.proposer, "patch_size"):
+                raise ValueError(f"--proposer {a.proposer!r} holds no network that proposes; wanted a DeepMask or SharpMask")
+            self.proposer = prepare(self.proposer)
+        self.known = None
+        if a.proposals:
+            if self.masks == "proposal":
+                self.known = {i: found[: a.top_k] for i, found in load_results(a.proposals).items()}
+            else:
+                self.known = {i: Boxes(*(x[: a.top_k] for x in found)) for i, found in load_boxes(a.proposals).items()}
+            if not set(self.known) & set(ids):
+                some = ", ".join(map(str, sorted(self.known)[:5]))
+                raise ValueError(
+                    f"proposals {a.proposals!r} are of pictures {some or 'none'} ..., and none of the {len(ids)} here is among "
+                    "them; were they made for other pictures?"
+                )
+            if lacking := len(set(ids) - set(self.known)):
+                print(f"fairseg-lite: no proposals for {lacking} of {len(ids)} pictures; nothing is found there", file=sys.stderr)
+
+    def __call__(self, image, image_id: int):
+        import torch
+
+        from fairseg_lite.inference.detection import Detections, detect
+        from fairseg_lite.inference.proposals import propose
+
+        if self.known is None:
+            proposals = propose(self.proposer, image, top_k=self.top_k)
+        elif image_id not in self.known:
+            none = torch.zeros(0)
+            return Detections(none.view(0, 4), none.long(), none, None if self.masks is None else [], image.shape[:2])
+        else:
+            proposals = self.known[image_id]
+        return detect(self.models, image, proposals, sharpmask=self.proposer, masks=self.masks, **self.options)
+
+
+def categories_of(model) -> tuple[list[str], list[int]]:
+    """Names and ids of the categories that a checkpoint remembers; "1", "2", ... where it remembers none."""
+    count, header = range(1, model.num_classes + 1), getattr(model, "header", {})
+    return header.get("categories") or list(map(str, count)), header.get("category_ids") or list(count)
+
+
+def drawn(image, found, categories: Sequence[str], least: float):
+    """The picture with the surest objects named."""
+    from fairseg_lite.plots import named
+
+    some = found[found.scores >= least]
+    texts = [f"{categories[k]} {s:.2f}" for k, s in zip(some.labels.tolist(), some.scores.tolist(), strict=True)]
+    masks = None if some.rle is None else some.masks().numpy()
+    return named(image, some.boxes.numpy(), texts, some.labels.tolist(), masks)
+
+
+def _detect(a: argparse.Namespace) -> int:
+    if not 0 <= a.draw <= 1:
+        raise ValueError(f"--draw is {a.draw}; it is a probability, from 0 to 1")
+    device, pictures, out = device_of(a), *pictures_and_output(a)
+    ids = image_ids(a.input, pictures)
+    detector: Callable = Detector(a, a.model, device, set(ids.values()))
+    table, listed = defaultdict(list), []
+
+    def work(path: Path, image) -> list[dict]:
+        found = detector(image, ids[path])
+        if not a.no_pictures:
+            write_picture(out / picture_name(path, pictures), drawn(image, found, detector.categories, a.draw))
+        for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True):
+            if score >= a.draw:
+                table[label].append(score)
+                listed.append((detector.categories[label], score, box))
+        return found.to_coco(ids[path], detector.category_ids)
+
+    shown = "" if a.no_pictures else f"those from a score of {a.draw:g} on"
+    code = over_pictures(pictures, work, out, "detections", drawn=shown)
+    width = max([8, *(len(detector.categories[k]) for k in table)])
+    if len(pictures) == 1:
+        print(f"{'name':{width}}{'score':>7}   box: left, top, right, bottom, px")
+        for name, score, box in listed:
+            print(f"{name:{width}}{score:7.2f}   " + " ".join(f"{v:7.1f}" for v in box))
+    else:
+        print(f"{'name':{width}}{'objects':>9}{'mean score':>12}")
+        for label, scores in sorted(table.items(), key=lambda item: -len(item[1])):
+            print(f"{detector.categories[label]:{width}}{len(scores):9}{sum(scores) / len(scores):12.2f}")
+    return code

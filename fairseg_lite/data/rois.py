@@ -1,0 +1,315 @@
+"""MultiPathNet's minibatches: pictures, regions of interest (RoIs) in them, and what each RoI is at each IoU threshold.
+
+    RoIs of a picture:  its proposals and its ground-truth boxes, without those in crowds
+    foreground:         IoU with an object >= the lowest threshold; a quarter of the RoIs
+    background:         IoU in [.1, that threshold); below .1 only where there are too few
+    label for head u:   the object's category where the IoU is >= u, else background (the paper's integral loss)
+
+`untied=True` samples as the official code does: there a head is the number of a loading thread, and the threshold belongs
+to a random loader of that thread, so that each mini-batch trains one head with a threshold that has nothing to do with it.
+A batch is a pure function of (seed, step), as in `data/patches.py`.
+Legend: B pictures, N RoIs of a batch, R RoIs of a picture, U heads. Class 0 is background, class k + 1 the data set's label k.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import box_area, box_iou
+from tqdm.auto import tqdm
+
+from fairseg_lite.data.augment import shaken
+from fairseg_lite.data.box_files import Boxes
+from fairseg_lite.data.box_files import load_boxes as load_boxes  # read here, too
+from fairseg_lite.data.scenes import Scene, SceneCache, SceneDataset, image_ids
+from fairseg_lite.geometry.boxes import clip_boxes, encode_boxes
+from fairseg_lite.geometry.pixels import normalise
+
+IN_CROWD = 0.7  # share of a RoI's own area
+USUAL_STD = (0.1, 0.1, 0.2, 0.2)  # of box deltas, where the data cannot tell (Fast R-CNN's constants)
+
+
+class Assigned(NamedTuple):
+    """All RoIs of a picture that may be drawn, the objects' own boxes first, each with the object it overlaps most."""
+
+    boxes: Tensor  # (R, 4) float32 xyxy, inside the picture
+    ious: Tensor  # (R,) float32 with that object; 0 without one
+    labels: Tensor  # (R,) int64 label of that object; -1 without one
+    truth: Tensor  # (R, 4) float32 box of that object; the RoI's own without one
+    dropped: Counter  # proposals left out: "no area", "outside", "in a crowd"
+
+
+@dataclass(frozen=True)
+class RoiBatch:
+    """B pictures and N of their RoIs."""
+
+    images: Tensor  # (B, 3, H, W) float32 normalised; zeros right of and below a smaller picture
+    rois: Tensor  # (N, 5) float32: index of the picture, xyxy in its pixels
+    labels: Tensor  # (U, N) int64: 0 background, k + 1 for label k, -1 where this head learns nothing
+    targets: Tensor  # (N, 4) float32 dx, dy, dw, dh to the object's box, not normalised; 0 for background of all heads
+    ious: Tensor  # (N,) float32
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> "RoiBatch":
+        return RoiBatch(*(getattr(self, f).to(device) for f in ("images", "rois", "labels", "targets", "ious")))
+
+
+def pictures_of(dataset: SceneDataset, boxes: Mapping[int, Boxes]) -> list[int]:
+    """Indices of the scenes that proposals belong to, in the data set's order.
+
+    Args: dataset; boxes by picture id, each (N, 4) and finite.
+    Raises: ValueError, when there are none, they are of other pictures, or one of them is no box.
+    """
+    ids = image_ids(dataset)
+    if not boxes:
+        raise ValueError("there are no proposals for any picture; make some with `fairseg-lite propose`")
+    unknown = sorted(set(boxes) - set(ids))
+    if unknown:
+        known = f"its {len(ids)} pictures have ids from {min(ids)} to {max(ids)}" if ids else "it has no picture"
+        raise ValueError(
+            f"proposals for {len(unknown)} of {len(boxes)} pictures (the first has id {unknown[0]}) are of no picture in the "
+            f"data set: {known}; were they made for other data?"
+        )
+    for key, found in boxes.items():
+        if found.boxes.ndim != 2 or found.boxes.shape[1:] != (4,):
+            raise ValueError(f"proposals of picture {key} have shape {tuple(found.boxes.shape)}; wanted (N, 4)")
+        if not found.boxes.isfinite().all():
+            at = int((~found.boxes.isfinite().all(1)).nonzero()[0])
+            raise ValueError(f"proposal {at} of picture {key} is {found.boxes[at].tolist()}; wanted finite numbers")
+    return [i for i, key in enumerate(ids) if key in boxes]
+
+
+def assign(scene: Scene, proposals: Tensor) -> Assigned:
+    """What each proposal of a picture is: the object it overlaps most, and by how much.
+
+    Args:
+        scene: the picture and its objects.
+        proposals: (N, 4) xyxy in pixels; cut to the picture.
+    Returns:
+        Assigned: the boxes of the objects (not of crowds, not of empty masks), then the proposals that are left.
+    Source: Fast R-CNN; crowds: official `BatchProviderBase`. Lesson: 08.
+    """
+    h, w = scene.image.shape[:2]
+    inside = clip_boxes(proposals.float(), h, w)
+    no_area = ~(proposals[:, 2:] > proposals[:, :2]).all(1)
+    outside = ~no_area & ~(inside[:, 2:] > inside[:, :2]).all(1)
+    objects = torch.from_numpy(scene.boxes)
+    real = box_area(objects) > 0
+    crowd = torch.from_numpy(scene.crowd)
+    in_crowd = ~no_area & ~outside & (_share_inside(inside, objects[crowd & real]) > IN_CROWD)
+    dropped = {"no area": no_area, "outside": outside, "in a crowd": in_crowd}
+    truth = objects[real & ~crowd]
+    labels = torch.from_numpy(scene.labels)[real & ~crowd]
+    rois = torch.cat([truth, inside[~(no_area | outside | in_crowd)]])
+    counted = Counter({what: int(which.sum()) for what, which in dropped.items() if which.any()})
+    if len(truth) == 0:
+        return Assigned(rois, torch.zeros(len(rois)), torch.full((len(rois),), -1), rois, counted)
+    ious, best = box_iou(rois, truth).max(1)
+    return Assigned(rois, ious, labels[best], truth[best], counted)
+
+
+def _share_inside(boxes: Tensor, others: Tensor) -> Tensor:
+    """(N,) largest share of each box's own area that lies in one of the others."""
+    if len(others) == 0:
+        return torch.zeros(len(boxes))
+    corner = torch.minimum(boxes[:, None, 2:], others[:, 2:]) - torch.maximum(boxes[:, None, :2], others[:, :2])
+    return (corner.clamp(min=0).prod(2) / box_area(boxes).clamp(min=1e-9)[:, None]).amax(1)
+
+
+class RoiSampler:
+    """Batches of pictures and RoIs from any data set and any proposals.
+
+    Args:
+        dataset: scenes; wrapped in a `SceneCache` of `cache` bytes, unless it is one.
+        boxes: proposals by picture id, from `load_boxes`; only pictures that are in it are drawn, each once in a round.
+        thresholds: IoU from which a RoI is its object, for each head, ascending.
+        images: pictures in a batch; paper: 4.
+        rois: RoIs of each picture at most; paper: 64.
+        fg_fraction: share of foreground, where there is so much.
+        background: lowest IoU of background, unless there is too little of it; 0 draws from all.
+        top: use the best so many proposals of a picture; None: all. Paper: 1000.
+        flip: mirror every other picture, drawn by chance.
+        short_side: px; each picture is resized so that its shorter side has a length drawn from (lo, hi); None: as it is.
+        max_side: px; the longer side is never longer.
+        colour: shake brightness, contrast and saturation of each picture by up to this share; the paper does not.
+        untied: the official code's sampling: one random head learns, with a random threshold.
+        seed: batches depend on (seed, step) alone.
+        cache: bytes of decoded pictures to keep.
+    Attributes:
+        dropped: Counter of the proposals left out of the pictures that were drawn so far in this process.
+    Raises:
+        ValueError: proposals of other pictures or not finite, no proposals, or an option outside its range.
+    Source: MultiPath section 4.1 [papers 3.3]; official `DataSampler.lua`, `BatchProviderROI.lua`. Lesson: 08.
+    """
+
+    def __init__(
+        self,
+        dataset: SceneDataset,
+        boxes: Mapping[int, Boxes],
+        *,
+        thresholds: Sequence[float] = (0.5,),
+        images: int = 2,
+        rois: int = 64,
+        fg_fraction: float = 0.25,
+        background: float = 0.1,
+        top: int | None = None,
+        flip: bool = True,
+        short_side: tuple[int, int] | None = None,
+        max_side: int = 1000,
+        colour: float = 0.0,
+        untied: bool = False,
+        seed: int = 0,
+        cache: int = 512 * 2**20,
+    ):
+        thresholds = tuple(float(u) for u in thresholds)
+        if not thresholds or list(thresholds) != sorted(set(thresholds)) or not 0 < thresholds[0] <= thresholds[-1] <= 1:
+            raise ValueError(f"thresholds are {thresholds}; wanted ascending IoUs above 0, at most 1")
+        for what, value, low in (("images", images, 1), ("rois", rois, 1), ("top", 1 if top is None else top, 1)):
+            if value < low:
+                raise ValueError(f"{what} is {value}; wanted at least {low}")
+        if not 0 <= fg_fraction <= 1 or not 0 <= background < thresholds[0]:
+            raise ValueError(
+                f"fg_fraction is {fg_fraction} and background {background}; wanted a share, and an IoU from 0 to below "
+                f"the lowest threshold {thresholds[0]}"
+            )
+        sides = short_side or (1, 1)
+        if not 1 <= sides[0] <= sides[1] or max_side < max(sides[0], 16):
+            raise ValueError(f"short_side is {short_side} and max_side {max_side}; wanted 1 <= lo <= hi, lo <= max_side >= 16")
+        self.indices = pictures_of(dataset, boxes)
+        self.dataset = dataset if isinstance(dataset, SceneCache) else SceneCache(dataset, limit=cache)
+        self.boxes = {key: found.boxes[:top] for key, found in boxes.items()}
+        self.thresholds, self.images, self.rois, self.seed = thresholds, images, rois, seed
+        self.fg_fraction, self.background, self.flip, self.untied = fg_fraction, background, flip, untied
+        self.short_side, self.max_side, self.colour = short_side, max_side, colour
+        self.dropped, self._seen = Counter(), set()
+
+    def __len__(self) -> int:
+        """Pictures that are drawn from."""
+        return len(self.indices)
+
+    def batch(self, step: int) -> RoiBatch:
+        """Batch number `step`."""
+        g = np.random.default_rng((self.seed, step))
+        cut, head = self.thresholds[0], None
+        if self.untied:
+            cut, head = self.thresholds[g.integers(len(self.thresholds))], int(g.integers(len(self.thresholds)))
+        parts = [self._picture(g, index, cut) for index in self.pictures(step)]
+        images = _padded([image for image, _, _, _ in parts])
+        rois = torch.cat([F.pad(rois, (1, 0), value=float(b)) for b, (_, rois, _, _) in enumerate(parts)])
+        truth = torch.cat([part[2] for part in parts])
+        ious, classes = (torch.cat([part[3][k] for part in parts]) for k in (0, 1))
+        labels = torch.stack([torch.where(ious >= (cut if self.untied else u), classes, 0) for u in self.thresholds])
+        if head is not None:
+            labels[torch.arange(len(labels)) != head] = -1
+        targets = torch.where((ious >= cut)[:, None], encode_boxes(rois[:, 1:], truth), 0.0)
+        return RoiBatch(images, rois, labels, targets, ious)
+
+    def pictures(self, step: int) -> list[int]:
+        """Indices of the scenes of a batch: every picture once, in an order of its own for each round, then again."""
+        n, places = len(self.indices), range(step * self.images, (step + 1) * self.images)
+        orders = {i // n: None for i in places}
+        orders = {r: np.random.default_rng((self.seed, r, 1)).permutation(n) for r in orders}
+        return [self.indices[orders[i // n][i % n]] for i in places]
+
+    def assigned(self, index: int) -> Assigned:
+        """All RoIs of a scene."""
+        scene = self.dataset[index]
+        found = assign(scene, self.boxes[scene.image_id])
+        if index not in self._seen:
+            self._seen.add(index)
+            self.dropped += found.dropped
+        return found
+
+    def _picture(self, g: np.random.Generator, index: int, cut: float) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """One picture (3, H, W), RoIs drawn in it (n, 4), their objects' boxes (n, 4), and (IoUs, classes)."""
+        found = self.assigned(index)
+        at = draw(found.ious.numpy(), g, count=self.rois, fg_fraction=self.fg_fraction, background=self.background, cut=cut)
+        rois, truth = found.boxes[at], found.truth[at]
+        image = self.dataset[index].image
+        h, w = image.shape[:2]
+        scale = 1.0
+        if self.short_side is not None:
+            scale = g.integers(self.short_side[0], self.short_side[1] + 1) / min(h, w)
+        scale = min(scale, self.max_side / max(h, w))
+        if self.flip and g.integers(2):
+            image = np.ascontiguousarray(image[:, ::-1])
+            rois, truth = (
+                (b * b.new_tensor([-1, 1, -1, 1]) + b.new_tensor([w, 0, w, 0]))[:, [2, 1, 0, 3]] for b in (rois, truth)
+            )
+        pixels = normalise(image)
+        size = [max(round(scale * n), 1) for n in (h, w)]
+        if size != [h, w]:  # as `inference` resizes
+            pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
+            by = rois.new_tensor([size[1] / w, size[0] / h] * 2)
+            rois, truth = rois * by, truth * by
+        if self.colour:
+            pixels = shaken(pixels[None], g.uniform(-self.colour, self.colour, (3, 1)))[0]
+        return pixels, rois, truth, (found.ious[at], found.labels[at] + 1)
+
+
+def draw(
+    ious: np.ndarray, g: np.random.Generator, *, count: int, fg_fraction: float, background: float, cut: float
+) -> np.ndarray:
+    """Choose RoIs of one picture.
+
+    Args:
+        ious: (R,) of all its RoIs with their objects.
+        count: at most so many; fewer where there are fewer.
+        fg_fraction: at most this share, rounded, has an IoU of `cut` or more.
+        background: the rest has an IoU from here to `cut`; where there are too few, also from below.
+        cut: IoU from which a RoI is foreground.
+    Returns:
+        Their indices, foreground first, each at most once.
+    """
+    kinds = (ious >= cut, (ious < cut) & (ious >= background), ious < min(background, cut))
+    chosen: list[np.ndarray] = []
+    for which, most in zip(kinds, (round(count * fg_fraction), count, count), strict=True):
+        rows = np.flatnonzero(which)
+        chosen.append(g.permutation(rows)[: min(most, count - sum(map(len, chosen)))])
+    return np.concatenate(chosen)
+
+
+def _padded(images: list[Tensor]) -> Tensor:
+    """(B, 3, H, W), channels last: each picture at the top left, zeros (the mean colour) beside it."""
+    h, w = (max(image.shape[k] for image in images) for k in (1, 2))
+    out = torch.zeros(len(images), 3, h, w).contiguous(memory_format=torch.channels_last)
+    for place, image in zip(out, images, strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
+    return out
+
+
+def delta_statistics(
+    dataset: SceneDataset, boxes: Mapping[int, Boxes], images: int = 1000, *, threshold: float = 0.5, progress: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the box deltas of foreground RoIs, over the first pictures that have proposals.
+
+    Args:
+        dataset, boxes: as for `RoiSampler`.
+        images: pictures to look at.
+        threshold: IoU from which a RoI is foreground.
+        progress: show a bar when it takes more than 2 s.
+    Returns:
+        (4,) and (4,) float32, of dx, dy, dw, dh. Where all deltas are the same, the deviation is Fast R-CNN's constant.
+    Raises:
+        ValueError: no object in these pictures, so nothing to learn; or as `RoiSampler`.
+    Source: official `data.lua` (the first 1000 pictures). Lesson: 08.
+    """
+    indices = pictures_of(dataset, boxes)[:images]
+    deltas = [torch.zeros(0, 4)]
+    for index in tqdm(indices, desc="box statistics", unit="picture", disable=not progress, delay=2, leave=False):
+        scene = dataset[index]
+        found = assign(scene, boxes[scene.image_id].boxes)
+        fg = found.ious >= threshold
+        deltas.append(encode_boxes(found.boxes[fg], found.truth[fg]))
+    all_deltas = torch.cat(deltas).double()
+    if len(all_deltas) == 0:
+        raise ValueError(f"no object to learn from in the {len(indices)} pictures looked at; use pictures with annotations")
+    mean, std = all_deltas.mean(0).float(), all_deltas.std(0, correction=0).float()
+    return mean, torch.where(std > 1e-3, std, torch.tensor(USUAL_STD))

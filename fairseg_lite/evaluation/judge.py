@@ -1,0 +1,204 @@
+"""COCO's own judge, pycocotools' `COCOeval`, and the checks it does not make: it trusts blindly what it is given.
+
+Average recall and average precision both stand on it. Recall is class-agnostic: one category. Precision is per category.
+"""
+
+import contextlib
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tqdm.auto import tqdm
+
+from fairseg_lite.geometry.masks import rle_counts
+
+KEYS = {"segm": "segmentation", "bbox": "bbox"}
+
+
+def truth_of(truth: dict, *, by_category: bool = False) -> tuple[dict[int, dict], list[dict]]:
+    """Pictures by id, and annotations as the judge needs them: ids from 1, for it reads 0 as "not matched".
+
+    What has no pixel is left out: nothing could find it. Crowds stay, as regions that do not count.
+
+    Args:
+        truth: COCO dict as from `to_coco`.
+        by_category: keep the categories; else all become 1.
+    Returns:
+        ({image id: entry}, annotations).
+    Raises:
+        ValueError: no object to find, a picture twice, or something the dict lacks.
+    """
+    missing = [k for k in ("images", "annotations", *(["categories"] if by_category else [])) if k not in truth]
+    if missing:
+        raise ValueError(f"the truth has no {missing[0]!r} but {sorted(truth)}; wanted a COCO dict as from to_coco")
+    images: dict[int, dict] = {}
+    for image in truth["images"]:
+        if lacking := {"id", "height", "width"} - set(image):
+            raise ValueError(f"picture {image.get('id')!r} has no {sorted(lacking)[0]!r}; make the dict with to_coco")
+        if image["id"] in images:
+            raise ValueError(f"picture {image['id']!r} is twice in the data set; its objects would count twice")
+        images[image["id"]] = image
+    known = {c["id"] for c in truth["categories"]} if by_category else {1}
+    objects = []
+    for a in truth["annotations"]:
+        if lacking := {"image_id", "segmentation", "bbox", "area"} - set(a):
+            raise ValueError(f"annotation {a.get('id')!r} has no {sorted(lacking)[0]!r}; make the dict with to_coco")
+        if a["image_id"] not in images:
+            raise ValueError(f"annotation {a.get('id')!r} is of picture {a['image_id']!r}, which the data set has not")
+        if isinstance(a["segmentation"], dict):
+            check_rle(a["segmentation"], images[a["image_id"]], f"annotation {a.get('id')!r}")
+        category = a.get("category_id") if by_category else 1
+        if category not in known:
+            raise ValueError(f"annotation {a.get('id')!r} has category_id {category!r}, which is not among {sorted(known)}")
+        if a["area"] > 0:
+            kept = {k: a[k] for k in ("image_id", "segmentation", "bbox", "area")}
+            objects.append({**kept, "id": len(objects) + 1, "category_id": category, "iscrowd": int(a.get("iscrowd", 0))})
+    crowds = sum(o["iscrowd"] for o in objects)
+    if crowds == len(objects):
+        raise ValueError(
+            f"no object to find in {len(images)} pictures with {len(truth['annotations'])} annotations "
+            f"({crowds} crowds, the rest without a pixel); recall and precision have no meaning"
+        )
+    return images, objects
+
+
+def results_of(
+    images: Mapping[int, dict], results: Sequence[dict], iou_type: str, *, categories: Mapping[int, str] | None = None
+) -> list[dict]:
+    """Checked results as the judge needs them, in the given order.
+
+    Args:
+        images: entries by id, as from `truth_of`.
+        results: COCO result dicts; nothing in them is changed.
+        iou_type: "segm" or "bbox": which of segmentation and bbox is compared.
+        categories: name by id, when each result is judged within its own category; None makes all category 1.
+    Returns:
+        Annotations with ids from 1. With categories `area` is that of mask or box: of what the judge leaves unmatched, it
+        decides the size class that it counts against. Without, nothing is counted against, and it is 0.
+    Raises:
+        ValueError: an iou_type that is neither, or a result that cannot be judged.
+    """
+    if iou_type not in KEYS:
+        raise ValueError(f"iou_type is {iou_type!r}; choose 'segm' (masks) or 'bbox' (boxes)")
+    key, found = KEYS[iou_type], []
+    for i, r in enumerate(results):
+        image = images.get(r.get("image_id"))
+        if image is None:
+            raise ValueError(f"result {i} is of picture {r.get('image_id')!r}, which is not one of the {len(images)} here")
+        where = f"result {i} (picture {image['id']})"
+        score, shape, category = r.get("score"), r.get(key), 1
+        if not finite(score):
+            raise ValueError(f"{where} has score {score!r}; wanted a finite number, the higher the better")
+        if shape is None:
+            raise ValueError(f"{where} has no {key!r} but {sorted(r)}; iou_type {iou_type!r} compares just that")
+        if iou_type == "segm":
+            check_rle(shape, image, where)
+        elif len(shape) != 4 or not all(map(finite, shape)) or min(shape[2:]) < 0:
+            raise ValueError(f"{where} has bbox {shape!r}; wanted x, y, width, height in pixels, no size below 0")
+        else:
+            shape = [float(v) for v in shape]
+        area = 0
+        if categories is not None:
+            category = r.get("category_id")
+            if category not in categories:
+                known = ", ".join(f"{k} {name}" for k, name in list(categories.items())[:10])
+                raise ValueError(f"{where} has category_id {category!r}; the data set has {known}")
+            area = shape[2] * shape[3] if iou_type == "bbox" else int(coco_mask.area(_compressed(shape, *shape["size"])))
+        same = {"category_id": category, "iscrowd": 0, "area": area}
+        found.append({**same, "id": i + 1, "image_id": image["id"], "score": float(score), key: shape})
+    return found
+
+
+def judged(
+    images: Mapping[int, dict],
+    objects: Sequence[dict],
+    found: Sequence[dict],
+    iou_type: str,
+    *,
+    limits: Sequence[int],
+    categories: Sequence[int] | None = None,
+    progress: bool = False,
+) -> COCOeval:
+    """The judge after it matched results with objects in every picture, in silence.
+
+    Args:
+        images, objects: as from `truth_of`; found: as from `results_of`; iou_type: as there.
+        limits: numbers of results per picture, ascending; with categories per category of a picture.
+        categories: ids, when each is judged by itself.
+        progress: show a bar when it takes more than 2 s.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints at every step
+        pair = (_indexed(images, annotations, categories or [1]) for annotations in (objects, found))
+        judge = COCOeval(*pair, iou_type)
+    p = judge.params
+    p.useCats, p.maxDets = int(categories is not None), list(limits)
+    judge_one = judge.evaluateImg
+    total = len(images) * len(p.areaRng) * (len(p.catIds) if p.useCats else 1)  # it judges each picture once for every size
+    with tqdm(total=total, desc="matching", disable=not progress, delay=2) as bar:
+
+        def judge_and_show(*args):
+            bar.update()
+            return judge_one(*args)
+
+        judge.evaluateImg = judge_and_show
+        with contextlib.redirect_stdout(io.StringIO()):
+            judge.evaluate()
+    return judge
+
+
+def finite(value: object) -> bool:
+    """Whether it is a number, neither infinite nor NaN."""
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError):
+        return False
+
+
+def check_rle(rle: dict, image: dict, where: str) -> None:
+    """ValueError unless a mask is whole and of the size of its picture."""
+    try:
+        rle_counts(rle)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if list(rle["size"]) != [image["height"], image["width"]]:
+        h, w = rle["size"]
+        raise ValueError(
+            f"{where} has a mask of {h} x {w} px in a picture of {image['height']} x {image['width']}; "
+            "paste it into the whole picture first"
+        )
+
+
+def overlaps(results: Sequence[dict], objects: Sequence[dict], image: Mapping, iou_type: str) -> np.ndarray:
+    """IoU of results with objects, as the judge computes it: with a crowd, the share of the result that lies on it.
+
+    Args:
+        results, objects: annotations of one picture, as from `results_of` and `truth_of`; image: its entry.
+        iou_type: "segm" or "bbox".
+    Returns:
+        (results, objects) float64.
+    """
+    if not len(results) or not len(objects):
+        return np.zeros((len(results), len(objects)))
+    key = KEYS[iou_type]
+    size = image["height"], image["width"]
+    ours, theirs = ([_compressed(a[key], *size) if iou_type == "segm" else a[key] for a in part] for part in (results, objects))
+    return np.asarray(coco_mask.iou(ours, theirs, [o["iscrowd"] for o in objects]))
+
+
+def _compressed(segmentation: dict | list, h: int, w: int) -> dict:
+    if isinstance(segmentation, list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, h, w))
+    return coco_mask.frPyObjects(segmentation, h, w) if isinstance(segmentation["counts"], (list, tuple)) else segmentation
+
+
+def _indexed(images: Mapping[int, dict], annotations: Sequence[dict], categories: Sequence[int]) -> COCO:
+    coco = COCO()
+    coco.dataset = {
+        "images": list(images.values()), "annotations": list(annotations), "categories": [{"id": k} for k in categories]
+    }  # fmt: skip
+    coco.createIndex()
+    return coco

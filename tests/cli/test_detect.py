@@ -1,0 +1,180 @@
+"""`detect` and `evaluate detections`: what they write, whose categories, and what they refuse."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from fairseg_lite.data.coco import CocoDataset, to_coco
+from fairseg_lite.evaluation.precision import evaluate_detections
+
+
+@pytest.fixture
+def detect(cli, detectors, network, tmp_path):
+    """Run `detect` on something with the two-category network; gives (exit code, stdout, results)."""
+
+    def run(source, *options, model="two"):
+        words = ("detect", source, "-o", tmp_path / "out", "--model", detectors / f"{model}.safetensors", "--proposer", network)
+        code, said, err = cli(*words, "--top-k", 20, *options)
+        assert code == 0, err
+        return said, json.loads((tmp_path / "out/detections.json").read_text())
+
+    return run
+
+
+def test_a_picture_gets_names_drawn_in_results_and_a_table(detect, photo, tmp_path):
+    said, rows = detect(photo, "--draw", 0.2)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["detections.json", "photo.png"]
+    assert rows and {r["category_id"] for r in rows} <= {90, 7} and {r["file_name"] for r in rows} == {"photo.jpg"}
+    assert all(r["segmentation"]["size"] == [70, 90] for r in rows)
+    assert np.asarray(Image.open(tmp_path / "out/photo.png")).shape == (490, 630, 3)
+    assert f"{len(rows)} detections for 1 of 1 pictures" in said[0]
+    listed = [line.split()[0] for line in said[3:]]
+    assert listed and set(listed) <= {"cat", "dog"} and len(listed) == sum(r["score"] >= 0.2 for r in rows)
+
+
+def test_options_reach_the_detector(detect, photo, tmp_path):
+    _, plain = detect(photo, "--no-pictures")
+    assert not (tmp_path / "out/photo.png").exists()
+    _, boxes = detect(photo, "--masks", "none", "--no-pictures")
+    assert "segmentation" not in boxes[0] and [r["bbox"] for r in boxes] == [r["bbox"] for r in plain]
+    _, refined = detect(photo, "--masks", "refined", "--no-pictures")
+    assert [r["segmentation"] for r in refined] != [r["segmentation"] for r in plain]
+    for options in (("--flip",), ("--crops", 2), ("--iterations", 2), ("--vote", 0.5), ("--short-side", 96), ("--nms", 0.9)):
+        _, other = detect(photo, "--masks", "none", "--no-pictures", *options)
+        assert [(r["bbox"], r["score"]) for r in other] != [(r["bbox"], r["score"]) for r in boxes], options
+    _, sure = detect(photo, "--no-pictures", "--score", 0.99)
+    assert sure == []
+
+
+def test_proposals_from_a_file_are_the_same_as_made_on_the_way(detect, cli, network, scenes, tmp_path):
+    said, direct = detect(scenes)
+    assert said[2].split() == ["name", "objects", "mean", "score"]
+    assert cli("propose", scenes, "-o", tmp_path / "p", "--model", network, "--top-k", 30, "--draw", 0)[0] == 0
+    _, filed = detect(scenes, "--proposals", tmp_path / "p/proposals.json")
+    assert [r["segmentation"] for r in filed] == [r["segmentation"] for r in direct]
+    names = {i["id"] for i in json.loads((scenes / "instances.json").read_text())["images"]}
+    assert {r["image_id"] for r in filed} <= names
+    boxes = [{k: v for k, v in r.items() if k != "segmentation"} for r in json.loads((tmp_path / "p/proposals.json").read_text())]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    _, unmasked = detect(scenes, "--proposals", tmp_path / "boxes.json", "--masks", "none")
+    assert [r["score"] for r in unmasked] == [r["score"] for r in filed]
+
+
+def test_proposals_of_other_pictures(refused, detect, cli, detectors, network, scenes, photo, tmp_path, capsys):
+    cli("propose", scenes, "-o", tmp_path / "p", "--model", network, "--top-k", 3, "--draw", 0)
+    path = tmp_path / "p/proposals.json"
+    words = ("-o", tmp_path / "o", "--model", detectors / "two.safetensors", "--proposer", network, "--proposals")
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([{**r, "image_id": r["image_id"] + 700} for r in rows]))
+    assert "none of the 2 here is among them; were they made for other pictures" in refused("detect", scenes, *words, path)
+    path.write_text(json.dumps([{**r, "image_id": 1} for r in rows if r["image_id"] == rows[0]["image_id"]]))
+    assert "are they another picture's" in refused("detect", photo, *words, path), "another size"
+    path.write_text(json.dumps([r for r in rows if r["image_id"] == rows[0]["image_id"]]))
+    code, _, err = cli("detect", scenes, *words, path)
+    assert code == 0 and "no proposals for 1 of 2 pictures" in err[0]
+    path.write_text("[]")
+    for masks in ("proposal", "none"):
+        line = refused("detect", scenes, *words, path, "--masks", masks)
+        assert str(path) in line
+    path.write_text(json.dumps([{**r, "bbox": [0, 0, float("nan"), 1]} for r in rows]))
+    assert "no numbers" in refused("detect", scenes, *words, path)
+
+
+def test_an_ensemble_needs_the_same_categories(refused, cli, detectors, network, photo, tmp_path):
+    two, nine = (detectors / f"{n}.safetensors" for n in ("two", "nine"))
+    words = ("detect", photo, "-o", tmp_path / "o", "--proposer", network)
+    assert "an ensemble needs the same" in refused(*words, "--model", two, nine)
+    assert cli(*words, "--model", two, two, "--top-k", 3)[0] == 0
+    assert "wanted a MultiPathNet" in refused(*words, "--model", network)
+    assert "holds no network that proposes" in refused("detect", photo, "-o", tmp_path / "o", "--model", two, "--proposer", two)
+    assert "--draw is 2.0" in refused(*words, "--model", two, "--draw", 2)
+
+
+# evaluate detections
+
+
+def perfect(scenes):
+    truth = to_coco(CocoDataset(scenes))
+    return [
+        {**{k: a[k] for k in ("image_id", "category_id", "segmentation", "bbox")}, "score": 0.9} for a in truth["annotations"]
+    ]
+
+
+def test_results_are_judged_and_drawn(cli, scenes, tmp_path):
+    rows = perfect(scenes)
+    (tmp_path / "r.json").write_text(json.dumps(rows[1:]))
+    out, drawings = tmp_path / "n/numbers.json", (tmp_path / "confusion.png", tmp_path / "curve.png")
+    code, said, _ = cli(
+        "evaluate", "detections", tmp_path / "r.json", scenes, "-o", out, "--confusion", drawings[0], "--curve", drawings[1]
+    )
+    assert code == 0
+    assert said[0].startswith(f"masks      {len(rows)} instances: AP 0.") and said[1].startswith("boxes ")
+    assert any(line.startswith("category") for line in said) and any("1 of" in line and "objects missed" in line for line in said)
+    numbers = json.loads(out.read_text())
+    report = evaluate_detections(CocoDataset(scenes), rows[1:], "segm")
+    assert numbers["precision"]["segm"]["ap"] == report.ap < 1
+    assert numbers["errors"]["bbox"]["counts"]["missed"] == 1
+    assert np.array(numbers["confusion"]["table"]).trace() == len(rows) - 1
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in drawings)
+
+
+def test_what_the_results_have_is_judged(cli, scenes, tmp_path):
+    path = tmp_path / "r.json"
+    for key, word in (("segmentation", "boxes"), ("bbox", "masks")):
+        path.write_text(json.dumps([{k: v for k, v in r.items() if k != key} for r in perfect(scenes)]))
+        _, said, _ = cli("evaluate", "detections", path, scenes)
+        assert said[0].startswith(f"{word} ") and "AP 1.000" in said[0] and said[1] == ""
+    path.write_text("[]")
+    code, said, _ = cli("evaluate", "detections", path, scenes)
+    assert code == 0 and "AP 0.000, AP50 0.000" in said[0]
+
+
+def test_a_checkpoint_detects_first_and_what_it_found_is_kept(cli, detectors, network, scenes, tmp_path):
+    path = tmp_path / "found.json"
+    words = (
+        "evaluate",
+        "detections",
+        detectors / "nine.safetensors",
+        scenes,
+        "--proposer",
+        network,
+        "--top-k",
+        10,
+        "--save",
+        path,
+    )
+    code, said, _ = cli(*words)
+    assert code == 0 and "s each" in said[-1]
+    _, again, _ = cli("evaluate", "detections", path, scenes)
+    assert again[:2] == said[:2]
+    plain = COCO(str(scenes / "instances.json")).loadRes(str(path))
+    assert len(plain.getAnnIds()) == len(json.loads(path.read_text())) > 0
+    code, said, _ = cli(*words[:4], "--proposer", network, "--limit", 1)
+    assert code == 0 and "in 1 of 2 pictures" in said[-1]
+    code, said, _ = cli("evaluate", "detections", path, scenes, "--limit", 1)
+    assert code == 0 and "in 1 of 2 pictures" in said[-1]
+
+
+def test_results_that_do_not_fit_the_data(refused, detectors, network, scenes, tmp_path):
+    path, rows = tmp_path / "r.json", perfect(scenes)
+
+    def said(content):
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return refused("evaluate", "detections", path, scenes)
+
+    assert "category_id 77; the data set has" in said([{**rows[0], "category_id": 77}])
+    assert "is of picture 4711" in said([{**rows[0], "image_id": 4711}])
+    assert "bbox [0, 0, nan, 1]" in said([{**rows[0], "bbox": [0, 0, float("nan"), 1]}])
+    assert "cannot be read as JSON" in said("[")
+    assert "are no COCO result file" in said({"annotations": rows})
+    assert "cannot be read as JSON" in refused("evaluate", "detections", tmp_path / "none.json", scenes)
+    line = refused("evaluate", "detections", detectors / "two.safetensors", scenes, "--proposer", network)
+    assert "names cat, dog, which data" in line
+
+
+def test_evaluate_of_one_word_still_measures_proposals(cli, network):
+    code, said, _ = cli("evaluate", network, "shapes:1", "--top-k", 5)
+    assert code == 0 and said[0].startswith("patches") and "AR@10" in said[1]

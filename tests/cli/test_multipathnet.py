@@ -1,0 +1,145 @@
+"""`train multipathnet` and `ablate`, each on the smallest thing that is still real."""
+
+import json
+
+import pytest
+
+from fairseg_lite.cli import multipathnet
+from fairseg_lite.cli.multipathnet import IDEAS, _changed, _start
+from fairseg_lite.data.box_files import save_boxes
+from fairseg_lite.data.coco import CocoDataset, write_coco_folder
+from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.models.multipathnet import MODELS
+from fairseg_lite.training.checkpoints import load_model
+from fairseg_lite.training.multipathnet import MULTIPATHNET_RECIPES
+from tests.data.test_rois import around
+
+QUICK = ("--steps", 2, "--batch", 1, "--no-integral", "--no-foveal", "--no-skip", "--precision", "fp32")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two scenes in COCO format and proposals for them; read only."""
+    where = tmp_path_factory.mktemp("multipathnet")
+    write_coco_folder(ShapesDataset(2, seed=4), where / "scenes", progress=False)
+    save_boxes(where / "boxes.json", around(CocoDataset(where / "scenes"), copies=3))
+    return where
+
+
+def test_names_are_the_librarys():
+    assert tuple(MODELS) == multipathnet.MODEL_NAMES
+    assert set(multipathnet.RECIPE_NAMES) == set(MULTIPATHNET_RECIPES)
+
+
+def test_train_measure_and_resume(cli, refused, folder, tmp_path):
+    words = ("train", "multipathnet", folder / "scenes", "--out", tmp_path / "r", "--proposals", folder / "boxes.json")
+    held_out = ("--valid", folder / "scenes", "--valid-proposals", folder / "boxes.json")
+    code, said, _ = cli(*words, *QUICK, *held_out)
+    assert code == 0
+    assert said[-2].startswith("multipathnet_tiny: 2 steps, last loss") and "AP50" in said[-1]
+    model = load_model(tmp_path / "r/model.safetensors", kind="MultiPathNet")
+    assert model.thresholds == (0.5,) and len(model.regions) == 1
+    assert model.header["recipe"]["images"] == 1 and model.header["categories"][0] == "square"
+    report = json.loads((tmp_path / "r/valid.json").read_text())
+    assert report["boxes"]["pictures"] == 2 and f"AP {report['boxes']['ap']:.3f}" in said[-1]
+    assert cli(*words[:-2], "--resume", "--steps", 3)[0] == 0, "switches and proposals come with the run"
+    assert load_model(tmp_path / "r/model.safetensors").thresholds == (0.5,)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "r/log.jsonl").read_text().splitlines()]
+    assert steps[-1] == 3
+    assert "holds a run of multipathnet_tiny; resume it with train multipathnet" in refused(
+        "train", "deepmask", folder / "scenes", "--out", tmp_path / "r", "--resume"
+    )
+
+
+def test_proposals_left_out_are_told(cli, folder, tmp_path):
+    rows = json.loads((folder / "boxes.json").read_text())
+    rows += [{"image_id": rows[0]["image_id"], "bbox": [500, 9, 30, 30], "score": 1}] * 3
+    (tmp_path / "p.json").write_text(json.dumps(rows))
+    words = ("train", "multipathnet", folder / "scenes", "--out", tmp_path / "r", "--proposals", tmp_path / "p.json")
+    code, said, _ = cli(*words, *QUICK)
+    assert code == 0 and "3 outside" in said[0]
+
+
+def test_a_network_makes_the_proposals_once(cli, folder, tmp_path):
+    words = ("train", "multipathnet", "shapes:2", "--out", tmp_path, "--proposals", "shapes", "--top-k", 10)
+    assert cli(*words, *QUICK)[0] == 0
+    path = tmp_path / "proposals-train-shapes-10.json"
+    rows = json.loads(path.read_text())
+    assert len(rows) == 20 and {r["image_id"] for r in rows} == {1, 2}
+    before = path.stat().st_mtime_ns
+    assert cli(*words, "--resume", "--steps", 3)[0] == 0
+    assert path.stat().st_mtime_ns == before
+
+
+def test_bad_words(refused, folder, tmp_path):
+    words = ("train", "multipathnet", folder / "scenes", "--out", tmp_path / "r")
+    mine = (*words, "--proposals", folder / "boxes.json")
+    assert "needs another for that data" in refused(*mine, "--valid", "shapes:2")
+    assert "proposals for 2 of 2 pictures (the first has id 1)" in refused(
+        "train", "multipathnet", _other(tmp_path), "--out", tmp_path / "r", "--proposals", folder / "boxes.json"
+    )
+    assert "without the integral loss there is one classifier" in refused(*mine, "--no-integral", "--heads", 4)
+    assert "has no ImageNet weights" in refused(*mine, "--trunk-weights", "W")
+    assert "--trunk-from belongs to multipathnet_tiny" in refused(
+        *mine, "--model", "multipathnet_vgg16", "--trunk-from", "shapes"
+    )
+    assert "nothing.json' cannot be read" in refused(*words, "--proposals", tmp_path / "nothing.json")
+    (tmp_path / "empty.json").write_text("[]")
+    assert "hold no result" in refused(*words, "--proposals", tmp_path / "empty.json")
+    assert cli_trained(tmp_path) == []
+
+
+def _other(tmp_path):
+    """A folder whose pictures have other ids."""
+    write_coco_folder(ShapesDataset(1, seed=4), tmp_path / "other", progress=False)
+    path = tmp_path / "other/instances.json"
+    path.write_text(
+        path.read_text().replace('"image_id": 1,', '"image_id": 91,').replace('"images": [{"id": 1,', '"images": [{"id": 91,')
+    )
+    return tmp_path / "other"
+
+
+def cli_trained(folder):
+    return list(folder.rglob("state.safetensors"))
+
+
+def test_switches_change_the_network_only():
+    from fairseg_lite.cli import build_parser
+
+    def changed(*words, recipe="photos"):
+        a = build_parser().parse_args(["train", "multipathnet", "shapes", "--out", "x", *words])
+        return _changed(a, MULTIPATHNET_RECIPES[recipe])
+
+    assert changed() == MULTIPATHNET_RECIPES["photos"]
+    for idea in IDEAS:
+        assert changed(f"--no-{idea}").options == {idea: False}
+    assert changed("--heads", "4").options == {"integral": 4}
+    assert changed("--model", "multipathnet_tiny", recipe="official").options == {}
+    assert changed("--untied").untied and changed("--batch", "7").images == 7
+
+
+def test_a_tiny_network_begins_with_a_deepmask_unless_told():
+    from fairseg_lite.cli import build_parser
+
+    def start(*words):
+        a = build_parser().parse_args(["train", "multipathnet", "shapes", "--out", "x", *words])
+        return _start(a, MULTIPATHNET_RECIPES["lesson"])
+
+    plain, sharp = start()["trunk_from"], start("--trunk-from", "shapes-sharp")["trunk_from"]
+    assert all((v == sharp.trunk.state_dict()[k]).all() for k, v in plain.trunk.state_dict().items())
+    assert start("--trunk-from", "none") == {}
+
+
+def test_ablate_from_the_command_line(cli, refused, folder, tmp_path):
+    words = ("ablate", tmp_path / "t", "--data", folder / "scenes", "--proposals", folder / "boxes.json")
+    words += ("--valid", folder / "scenes", "--valid-proposals", folder / "boxes.json", "--seeds", 1, "--precision", "fp32")
+    code, said, _ = cli(*words, "--steps", 1)
+    assert code == 0
+    assert said[0].split()[:3] == ["integral", "foveal", "skip"] and len(said) == 8
+    assert said[-1].startswith("6 runs of multipathnet_tiny, 1 steps each")
+    assert {"table.txt", "table.json", "table.png", "settings.json", "runs"} <= {p.name for p in (tmp_path / "t").iterdir()}
+    text = (tmp_path / "t/table.txt").read_text().splitlines()
+    assert text[1:] == said[:-1]
+    assert "recipe.fit.steps = 1, now it is 2" in refused(*words, "--steps", 2)
+    again = cli(*words, "--steps", 1)[1]
+    assert again == said

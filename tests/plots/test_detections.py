@@ -1,0 +1,52 @@
+"""Named objects in pictures, and the charts of precision."""
+
+import numpy as np
+import pytest
+
+from fairseg_lite.plots import CYCLE, confusion_table, named, precision_curve
+from fairseg_lite.plots.style import rgb
+
+
+def test_each_object_has_the_colour_of_its_kind():
+    image, boxes = (
+        np.full((400, 640, 3), 128, np.uint8),
+        np.array([[20, 120, 120, 220], [300, 120, 400, 220], [500, 300, 600, 390]]),
+    )
+    drawn = named(image, boxes, ["cat .9", "dog .8", "cat .7"], [4, 1, 4])
+    assert drawn.shape == image.shape
+    for (x1, y1, x2, y2), kind in zip(boxes, (4, 1, 4), strict=True):
+        for y, x in ((y1, x1 + 50), (y2 - 1, x1 + 50), (y1 + 50, x1), (y1 + 50, x2 - 1)):
+            assert drawn[y, x].tolist() == rgb(CYCLE[kind]).tolist()
+        assert (drawn[y1 - 12 : y1 - 4, x1 : x1 + 30] != 128).any(), "a name above"
+    assert (drawn[230:270] == 128).all(), "nothing anywhere else"
+
+
+def test_the_best_lies_on_top_and_masks_are_tinted():
+    image, masks = np.zeros((640, 640, 3), np.uint8), np.ones((2, 640, 640), bool)
+    drawn = named(image, np.array([[0, 0, 640, 640]] * 2), ["a", "b"], [0, 1], masks)
+    best, other = (rgb(CYCLE[k]) for k in (0, 1))
+    assert drawn[639, 300].tolist() == best.tolist(), "the box of the best"
+    assert np.abs(drawn[300, 300] - (0.45 * best + 0.55 * 0.45 * other)).max() <= 1
+
+
+def test_small_pictures_grow_and_names_stay_inside():
+    drawn = named(np.zeros((96, 64, 3), np.uint8), np.array([[60.5, 0, 64, 5], [-5, 90, 3, 200]]), ["wide name"] * 2, [0, 1])
+    assert drawn.shape == (576, 384, 3)
+    assert named(np.zeros((9, 9, 3), np.uint8), np.zeros((0, 4)), [], []).shape == (639, 639, 3)
+
+
+def test_precision_curves_of_several_runs():
+    figure = precision_curve({"a": {0.5: 0.4, 0.6: 0.2}, "b": [{0.5: 0.1}, {0.5: 0.3}]})
+    assert [line.get_ydata().tolist() for line in figure.axes[0].lines] == [[0.4, 0.2], [pytest.approx(0.2)]]
+    for lines in ({}, {"a": []}, {"a": {}}):
+        with pytest.raises(ValueError, match="nothing to draw"):
+            precision_curve(lines)
+    with pytest.raises(ValueError, match="unlike thresholds"):
+        precision_curve({"a": [{0.5: 1}, {0.6: 1}]})
+
+
+def test_a_confusion_table_shows_its_counts():
+    figure = confusion_table(np.array([[8, 1, 1], [0, 5, 2], [3, 0, 0]]), ["cat", "dog"])
+    assert [t.get_text() for t in figure.axes[0].texts] == ["8", "1", "1", "5", "2", "3"]
+    with pytest.raises(ValueError, match=r"wanted \(4, 4\)"):
+        confusion_table(np.zeros((3, 3), int), ["a", "b", "c"])
