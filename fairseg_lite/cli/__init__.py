@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 
-from fairseg_lite.cli import data, evaluate, propose, train
+from fairseg_lite.cli import data, evaluate, propose, torch7, train
 
 DESCRIPTION = "DeepMask from data to proposals: make or fetch data, train, propose masks, measure them."
 EXAMPLE = """example:
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Every command with its options; each carries `run`, the function that does it."""
     parser = Parser(prog="fairseg-lite", description=DESCRIPTION, epilog=EXAMPLE)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for group in (propose, train, evaluate, data):
+    for group in (propose, train, evaluate, data, torch7):
         group.add_commands(commands)
     return parser
 

@@ -96,7 +96,7 @@ def loads(data: bytes | mmap.mmap, *, long_size: int | None = None) -> Any:
         Table('scale')
         >>> loads(b"2\\n900\\nshort\\n")
         Traceback (most recent call last):
-        fairseg_lite.torch7.reader.Torch7Error: a string of 900 bytes, 6 are left (at byte 6)
+        fairseg_lite.torch7.source.Torch7Error: a string of 900 bytes, 6 are left (at byte 6)
 
     """
     if len(data) < 4:

@@ -1,0 +1,68 @@
+"""The files that the official code itself wrote: file -> our network -> the official outputs, in float64."""
+
+import gzip
+
+import numpy as np
+import pytest
+import torch
+
+from fairseg_lite.geometry.resample import aligned_resize
+from fairseg_lite.inference.official import propose_official
+from fairseg_lite.torch7.official import import_official
+from fairseg_lite.training.checkpoints import load_model, save_model
+from tests.models.official_sharpmask import official_sharpmask
+from tests.models.oracle_weights import official_deepmask, official_threshold
+from tests.models.test_deepmask_oracle import close
+
+
+@pytest.fixture(scope="module", params=["deepmask", "sharpmask"])
+def case(request, shared, tmp_path_factory):
+    """Name, folder and network: imported, saved and loaded again, so that nothing lives outside the checkpoint."""
+    folder = shared / "oracle" / request.param
+    path = tmp_path_factory.mktemp("official") / "model.t7"
+    path.write_bytes(gzip.decompress((folder / "model.t7.gz").read_bytes()))
+    found = import_official(path)
+    save_model(path.with_suffix(".safetensors"), found.model, name=found.name, kwargs=found.kwargs, config=found.config)
+    return request.param, folder, load_model(path.with_suffix(".safetensors"), kind=found.model.__class__.__name__).double()
+
+
+def test_the_same_numbers_as_by_module_path(case, shared):
+    """`weights.npz` lists the same state by path; the two ways to it must agree to the bit."""
+    name, folder, model = case
+    other = official_deepmask(folder / "weights.npz") if name == "deepmask" else official_sharpmask(shared / "oracle")
+    ours, theirs = model.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_patches(case):
+    name, folder, model = case
+    with np.load(folder / "patch_f64.npz") as z:
+        patch = {k: z[k] for k in ("input", "mask_lowres", "mask", "score", "output") if k in z.files}
+    with torch.no_grad():
+        found = (official_threshold(model) if name == "deepmask" else model)(torch.from_numpy(patch["input"]))
+    if name == "sharpmask":
+        return close(found.masks, patch["output"])
+    close(found.scores, patch["score"])
+    close(found.masks, patch["mask_lowres"])
+    return close(aligned_resize(found.masks, 32, 32), patch["mask"])
+
+
+@pytest.mark.parametrize("picture", ["patch", "pad"])
+def test_convolutional_form(case, shared, picture):
+    name, _, model = case
+    with np.load(shared / "oracle" / "deepmask" / "conv_f64.npz") as z:  # a SharpMask's trunk and score are its DeepMask's
+        conv = {k: z[f"{picture}_{k}"] for k in ("input", "trunk", "score")}
+    with torch.no_grad():
+        dense = model.dense(torch.from_numpy(conv["input"]))
+    close(dense.embedding, conv["trunk"])
+    close(dense.scores, conv["score"])
+    assert len(dense.laterals) == (4 if name == "sharpmask" else 0)
+
+
+def test_whole_pictures(case):
+    _, folder, model = case
+    with np.load(folder / "infer_f64.npz") as z:
+        full = {k: z[k] for k in ("image", "scales", "topScores", "topMasks")}
+    found = propose_official(model, torch.from_numpy(full["image"]), full["scales"].tolist(), top_k=20)
+    np.testing.assert_allclose(found.rows.numpy(), full["topScores"], atol=1e-7)
+    assert int((found.masks.numpy() != full["topMasks"].astype(bool)).sum()) == 0
