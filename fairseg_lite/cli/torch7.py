@@ -38,6 +38,7 @@ def _import(a: argparse.Namespace) -> None:
         raise ValueError(f"--out is {a.out!r}; a checkpoint's name ends in .safetensors")
 
     from fairseg_lite.torch7.official import import_official
+    from fairseg_lite.torch7.reader import Torch7Error
     from fairseg_lite.training.checkpoints import save_model
 
     source = Path(a.file) if a.file else _fetched(a.download, a.address, out)
@@ -45,6 +46,9 @@ def _import(a: argparse.Namespace) -> None:
     try:
         found = import_official(source)
     except ValueError as error:
+        if a.download and isinstance(error, Torch7Error):
+            source.unlink()
+            raise ValueError(f"it was no Torch7 file that came, and it is deleted: {error}; try again, or --address") from error
         raise ValueError(f"{str(source)!r}: {error}") from error
     model, how = found.model, {"training": "as trained", "inference": "in inference form"}[found.form]
     save_model(out, model, name=found.name, kwargs=found.kwargs, source=source.name, form=found.form, config=found.config)

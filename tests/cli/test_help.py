@@ -39,6 +39,7 @@ def examples(text: str) -> list[list[str]]:
 def test_the_commands_are_those_of_the_plan():
     assert {" ".join(words) for words in JOBS} == {
         "demo", "propose", "train deepmask", "train sharpmask", "evaluate", "bench", "data shapes", "data check", "data coco",
+        "import",
     }  # fmt: skip
 
 
