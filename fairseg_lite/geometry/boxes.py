@@ -1,10 +1,18 @@
 """Boxes are xyxy in continuous pixels: pixel (row i, column j) covers [j, j+1) x [i, i+1), so a width is x2 - x1.
 
 COCO's xywh is met only where files are read and written. Area and IoU are `torchvision.ops.box_area` and `box_iou`.
+The forms of the official MultiPathNet that differ, by a pixel, are in `official_boxes`.
 """
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
+
+FOVEAL = (1.0, 1.5, 2.0, 4.0)  # MultiPath, section 3.1
+MAX_GROWTH = math.log(1000 / 16)  # in `decode_boxes`: exp of more would soon be infinite; Detectron's limit
 
 
 def xyxy_to_xywh(boxes: Tensor) -> Tensor:
@@ -66,6 +74,119 @@ def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
         raise ValueError(f"picture of {height} x {width} px; height and width must not be negative")
     x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)
+
+
+def foveal_boxes(boxes: Tensor, factors: Sequence[float] = FOVEAL, *, clip: tuple[int, int] | None = None) -> Tensor:
+    """What lies around each box: regions of the same centre with the sides times each factor.
+
+    Args:
+        boxes: (N, 4) xyxy in pixels.
+        factors: F numbers above 0. The official `Foveal` is the default, `ContextRegion` is one number of your own.
+        clip: (height, width) of the picture in pixels, to cut the regions at its border; the official code does not.
+    Returns:
+        (F, N, 4) xyxy, of the same dtype.
+    Raises:
+        ValueError: boxes of another shape, or a factor that is not above 0.
+    Example:
+        >>> foveal_boxes(torch.tensor([[10.0, 10.0, 20.0, 14.0]]), (1, 2))[:, 0].tolist()
+        [[10.0, 10.0, 20.0, 14.0], [5.0, 8.0, 25.0, 16.0]]
+
+    Source: MultiPath section 3.1; official `modules/Foveal.lua`, `ContextRegion.lua`. Lesson: 09.
+    """
+    _check(boxes)
+    if not all(f > 0 for f in factors):
+        raise ValueError(f"factors are {tuple(factors)}; each must be above 0")
+    grow = (torch.tensor(factors, dtype=boxes.dtype, device=boxes.device) - 1)[:, None, None] / 2  # (F, 1, 1)
+    sides = boxes[..., 2:] - boxes[..., :2]  # (N, 2)
+    regions = boxes + grow * torch.cat([-sides, sides], -1)
+    return regions if clip is None else clip_boxes(regions, *clip)
+
+
+def encode_boxes(boxes: Tensor, targets: Tensor) -> Tensor:
+    """How to move and scale each box so that it becomes its target: what a box head learns.
+
+    Args:
+        boxes: (..., 4) xyxy in pixels, with an area.
+        targets: (..., 4) xyxy in pixels, with an area.
+    Returns:
+        (..., 4) dx, dy (of the centre, in widths and heights of the box), dw, dh (logarithms of the growth).
+    Raises:
+        ValueError: a box or target without area, or another last axis.
+    Example:
+        >>> encode_boxes(torch.tensor([0.0, 0, 10, 20]), torch.tensor([5.0, 0, 15, 20])).tolist()
+        [0.5, 0.0, 0.0, 0.0]
+
+    Source: Girshick et al. 2014, appendix C; official `utils.convertTo`. Lesson: 08.
+    """
+    _check(boxes)
+    _check(targets)
+    centre, sides = _centres(boxes)
+    target_centre, target_sides = _centres(targets)
+    for what, s in (("box", sides), ("target", target_sides)):
+        if not bool((s > 0).all()):
+            raise ValueError(
+                f"a {what} has sides {s.flatten().min():.4g} px or no number; encoding divides by them: drop it first"
+            )
+    return torch.cat([(target_centre - centre) / sides, torch.log(target_sides / sides)], -1)
+
+
+def decode_boxes(boxes: Tensor, deltas: Tensor) -> Tensor:
+    """Undo `encode_boxes`: the boxes that the deltas lead to.
+
+    Args:
+        boxes: (N, 4) xyxy in pixels.
+        deltas: (N, ..., 4), one set for each box or several (one for each class). Growth stops at 62 times the side.
+    Returns:
+        Like deltas, xyxy in pixels; not clipped to a picture.
+    Raises:
+        ValueError: shapes that do not fit.
+    Example:
+        >>> decode_boxes(torch.tensor([[0.0, 0, 10, 20]]), torch.tensor([[0.5, 0, 0, 0]])).tolist()
+        [[5.0, 0.0, 15.0, 20.0]]
+
+    Source: Girshick et al. 2014, appendix C; official `utils.convertFrom`. Lesson: 08.
+    """
+    _check(boxes)
+    _check(deltas)
+    if boxes.ndim != 2 or len(deltas) != len(boxes):
+        raise ValueError(f"boxes {tuple(boxes.shape)} and deltas {tuple(deltas.shape)} do not fit; wanted (N, 4) and (N, ..., 4)")
+    centre, sides = (x.view(-1, *[1] * (deltas.ndim - 2), 2) for x in _centres(boxes))
+    centre = centre + deltas[..., :2] * sides
+    half = sides * deltas[..., 2:].clamp(max=MAX_GROWTH).exp() / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def vote_boxes(kept: Tensor, boxes: Tensor, scores: Tensor, *, threshold: float = 0.5) -> Tensor:
+    """Box voting: each box that NMS kept becomes the mean of its neighbours, the suppressed ones too, weighted by score.
+
+    Args:
+        kept: (M, 4) xyxy in pixels.
+        boxes: (N, 4) xyxy, all candidates of the class.
+        scores: (N,) at least 0.
+        threshold: IoU from which on a candidate votes.
+    Returns:
+        (M, 4) xyxy; a box that nobody with a positive score votes for stays as it is.
+    Raises:
+        ValueError: shapes that do not fit, or a negative score.
+    Example:
+        >>> kept, boxes = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 10, 10], [2, 0, 12, 10], [50, 50, 60, 60]])
+        >>> vote_boxes(kept, boxes, torch.tensor([0.75, 0.25, 0.9])).tolist()
+        [[0.5, 0.0, 10.5, 10.0]]
+
+    Source: Gidaris and Komodakis 2015, section 4.2; official `bbox_vote` (which squares scores on demand). Lesson: 11.
+    """
+    _check(kept)
+    _check(boxes)
+    if scores.shape != boxes.shape[:1] or bool((scores < 0).any()):
+        raise ValueError(f"scores have shape {tuple(scores.shape)}; wanted ({len(boxes)},), none below 0")
+    weights = (box_iou(kept, boxes) >= threshold) * scores  # (M, N)
+    total = weights.sum(1, keepdim=True)
+    return torch.where(total > 0, weights @ boxes / total.clamp(min=torch.finfo(total.dtype).tiny), kept)
+
+
+def _centres(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    sides = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + sides / 2, sides
 
 
 def _check(boxes: Tensor) -> None:

@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseg_lite.models.heads import named_head, score_layers
-from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk, load_trunk_weights
+from fairseg_lite.models.trunk_weights import load_trunk_weights
+from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk
 
 
 class DeepMaskOutput(NamedTuple):

@@ -1,29 +1,29 @@
 """Trunks: the feature extractors the three papers share, with stride 16 (8 for `ResNetTrunk(poolings=3)`).
 
-`ResNetTrunk` is ResNet up to conv4 (paper 2) and, with small numbers, the tiny trunk of the lessons; `VGGTrunk` is VGG-A
-without its last pooling (paper 1). Parameter names are torchvision's, so its ImageNet weights load by name.
+`ResNetTrunk` is ResNet up to conv4 (paper 2) and, with small numbers, the tiny trunk of the lessons; `VGGTrunk` is VGG
+without its last pooling, VGG-A in paper 1 and VGG-16 ("VGG-D") in paper 3. Parameter names are torchvision's, so its ImageNet
+weights load by name.
 Differs from the official code: padding is zeros by default (official: symmetric, `padding="symmetric"`), and a fixed batch
 norm is torchvision's `FrozenBatchNorm2d` (official: `inn.ConstAffine`, two numbers a channel; same function).
 
 Shapes: B batch, C channels, H W image.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import accumulate
-from pathlib import Path
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-import torch
+import torch  # noqa: F401  (the examples use it)
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import get_weight
 from torchvision.ops import FrozenBatchNorm2d
 
 from fairseg_lite.geometry.resample import symmetric_pad
 
 STRIDE = 16
+VGG_A = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+VGG_16 = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 
 
 class Step(NamedTuple):
@@ -117,6 +117,30 @@ def _shortcut(cin: int, cout: int, stride: int, norm: Callable) -> nn.Module | N
     return nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), norm(cout))
 
 
+NORMS = {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d}
+
+
+def residual_layer(
+    cin: int, inner: int, cout: int, stride: int, depth: int, *,
+    block: str, norm: str = "frozen", eps: float = 1e-5, padding: str = "zeros", stride_in_1x1: bool = False,
+) -> nn.Sequential:  # fmt: skip
+    """`depth` residual blocks, the first with the stride: (B, cin, H, W) -> (B, cout, H/stride, W/stride).
+
+    Args: channels, stride, number of blocks; the others as `ResNetTrunk`'s.
+    Raises:
+        ValueError: block, norm or padding is not one of those in `ResNetTrunk`.
+    Example:
+        >>> residual_layer(8, 4, 16, 2, 3, block="bottleneck")(torch.zeros(1, 8, 7, 6)).shape
+        torch.Size([1, 16, 4, 3])
+
+    Source: He et al. 2015. Lesson: 02.
+    """
+    make = _choose("block", block, {"bottleneck": Bottleneck, "basic": Basic})
+    options = {"norm": partial(_choose("norm", norm, NORMS), eps=eps), "padding": padding, "stride_in_1x1": stride_in_1x1}
+    rest = (make(cout, inner, cout, 1, **options) for _ in range(depth - 1))
+    return nn.Sequential(make(cin, inner, cout, stride, **options), *rest)
+
+
 class ResNetTrunk(nn.Module):
     """ResNet from the stem to conv4: (B, 3, H, W) -> (B, C, ceil(H/16), ceil(W/16)).
 
@@ -157,29 +181,17 @@ class ResNetTrunk(nn.Module):
         stride_in_1x1: bool = False,
     ):
         super().__init__()
-        make_norm = _choose("norm", norm, {"frozen": FrozenBatchNorm2d, "batch": nn.BatchNorm2d})
-        make_block = _choose("block", block, {"bottleneck": Bottleneck, "basic": Basic})
-        _choose("padding", padding, {"zeros": 0, "symmetric": 1})
         last = _choose("poolings", poolings, {3: 1, 4: 2})
-        make_norm = partial(make_norm, eps=eps)
-        self.conv1, self.bn1 = _conv(3, stem[1], stem[0], 2, padding), make_norm(stem[1])
+        _choose("padding", padding, {"zeros": 0, "symmetric": 1})
+        self.conv1, self.bn1 = _conv(3, stem[1], stem[0], 2, padding), _choose("norm", norm, NORMS)(stem[1], eps=eps)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool else None
         channels, strides = (stem[1], *out), (1 if stem_pool else 2, 2, last)
         for i, depth in enumerate(depths):
-            blocks = [
-                make_block(
-                    channels[i + (j > 0)],
-                    inner[i],
-                    out[i],
-                    strides[i] if j == 0 else 1,
-                    norm=make_norm,
-                    padding=padding,
-                    stride_in_1x1=stride_in_1x1,
-                )
-                for j in range(depth)
-            ]
-            setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
+            sizes = (channels[i], inner[i], out[i], strides[i])
+            layer = residual_layer(*sizes, depth, block=block, norm=norm, eps=eps, padding=padding, stride_in_1x1=stride_in_1x1)
+            setattr(self, f"layer{i + 1}", layer)
         self.channels, self.out_channels, self.stride = channels, out[-1], 2**poolings
+        self.level_channels, self.level_strides = tuple(out), (4, 8, self.stride)
         for m in self.modules():
             if isinstance(m, nn.Conv2d):
                 nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
@@ -214,6 +226,10 @@ class ResNetTrunk(nn.Module):
             x = stage(x)
         return x  # (B, C, H/16, W/16)
 
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """What layer1, layer2, layer3 return, finest first: MultiPathNet's conv3, conv4, conv5 (by their strides)."""
+        return self.taps(x)[1:]
+
     def taps(self, x: Tensor) -> list[Tensor]:
         """Features at strides 2, 4, 8 and 16: what SharpMask's skip connections look at (official `skpos`)."""
         first = self.stem(x)
@@ -225,32 +241,38 @@ class ResNetTrunk(nn.Module):
 
 
 class VGGTrunk(nn.Module):
-    """VGG-A without its last pooling: (B, 3, H, W) -> (B, 512, H/16, W/16), eight 3x3 convolutions, 9.22 M parameters.
+    """VGG without its last pooling: (B, 3, H, W) -> (B, 512, H/16, W/16), 3x3 convolutions; VGG-A: eight, 9.22 M parameters.
 
     Args:
+        widths: channels of each convolution in the five groups between the poolings; `VGG_A` or `VGG_16`.
         padding: "zeros" or "symmetric", as in `ResNetTrunk`.
+        ceil: poolings round sizes up (Caffe's, and so the official MultiPathNet's), not down (torchvision's).
+    Raises:
+        ValueError: padding is neither, or there are not five groups with a convolution each.
     Example:
         >>> VGGTrunk()(torch.zeros(1, 3, 32, 48)).shape
         torch.Size([1, 512, 2, 3])
 
-    Source: DeepMask section 3; names as torchvision's `vgg11`. Lesson: 02.
+    Source: DeepMask section 3, MultiPath section 3; names as torchvision's `vgg11` and `vgg16`. Lesson: 02.
     """
 
-    out_channels, stride = 512, STRIDE
-    channels = (64, 128, 256, 512)
+    stride = STRIDE
 
-    def __init__(self, *, padding: str = "zeros"):
+    def __init__(self, *, widths: Sequence[Sequence[int]] = VGG_A, padding: str = "zeros", ceil: bool = False):
         super().__init__()
         make = _choose("padding", padding, {"zeros": nn.Conv2d, "symmetric": SymmetricConv2d})
+        if len(widths) != 5 or not all(len(group) for group in widths):
+            raise ValueError(f"widths are {widths}; wanted five groups of convolutions, as in VGG_A")
         layers: list[nn.Module] = []
         cin = 3
-        for width in (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512):
-            if width == "pool":
-                layers.append(nn.MaxPool2d(2))
-            else:
+        for group in widths:
+            for width in group:
                 layers += [make(cin, width, 3, padding=1), nn.ReLU()]
                 cin = width
-        self.features = nn.Sequential(*layers)
+            layers.append(nn.MaxPool2d(2, ceil_mode=ceil))
+        self.features = nn.Sequential(*layers[:-1])
+        self.channels, self.out_channels = (*(widths[i][-1] for i in (0, 1, 2)), cin), cin
+        self.level_channels, self.level_strides = tuple(group[-1] for group in widths[2:]), (4, 8, 16)
         for m in self.modules():
             if isinstance(m, nn.Conv2d):
                 nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
@@ -260,7 +282,8 @@ class VGGTrunk(nn.Module):
     def stages(self) -> list[Callable[[Tensor], Tensor]]:
         """The trunk cut after each pooling: strides 2, 4, 8, 16 and the last two convolutions."""
         f = self.features
-        return [f[0:3], f[3:6], f[6:11], f[11:16], f[16:]]
+        cuts = [0, *(i + 1 for i, layer in enumerate(f) if isinstance(layer, nn.MaxPool2d)), len(f)]
+        return [f[a:b] for a, b in pairwise(cuts)]
 
     @property
     def steps(self) -> list[Step]:
@@ -285,56 +308,12 @@ class VGGTrunk(nn.Module):
         third = c(second)
         return [first, second, third, e(d(third))]
 
-
-def load_trunk_weights(trunk: nn.Module, source: str | Path) -> None:
-    """Load ImageNet weights into a trunk by name; what belongs to later layers (layer4, classifier) is left aside.
-
-    Args:
-        trunk: `ResNetTrunk` or `VGGTrunk`, changed in place.
-        source: a torchvision name such as "ResNet50_Weights.IMAGENET1K_V2" (downloaded on first use), or a local
-            `.safetensors` or `.pth` file with torchvision's parameter names.
-    Raises:
-        ValueError: the file is missing, unreadable, or lacks a tensor of the trunk or has it in another shape.
-    Example:
-        >>> load_trunk_weights(VGGTrunk(), "nowhere.pth")
-        Traceback (most recent call last):
-        ValueError: trunk weights 'nowhere.pth': no such file, and no torchvision name like 'ResNet50_Weights.DEFAULT'
-
-    Lesson: 02.
-    """
-    weights = _read_weights(source)
-    wanted = trunk.state_dict()
-    missing = [k for k in wanted if k not in weights and not k.endswith("num_batches_tracked")]
-    if missing:
-        raise ValueError(
-            f"trunk weights {str(source)!r}: {len(missing)} of {len(wanted)} tensors are missing, first {missing[0]!r}; "
-            f"the names must be torchvision's for a {type(trunk).__name__}"
-        )
-    for k, v in wanted.items():
-        if k in weights and weights[k].shape != v.shape:
-            raise ValueError(
-                f"trunk weights {str(source)!r}: {k} has shape {tuple(weights[k].shape)}, the trunk wants {tuple(v.shape)}"
-            )
-    trunk.load_state_dict({k: weights.get(k, v).to(v.dtype) for k, v in wanted.items()})
-
-
-def _read_weights(source: str | Path) -> Mapping[str, Tensor]:
-    path = Path(source)
-    if path.suffix not in (".safetensors", ".pth", ".pt") or not path.is_file():
-        try:
-            return get_weight(str(source)).get_state_dict(progress=True)
-        except (ValueError, KeyError, AttributeError):
-            raise ValueError(
-                f"trunk weights {str(source)!r}: no such file, and no torchvision name like 'ResNet50_Weights.DEFAULT'"
-            ) from None
-        except OSError as error:
-            raise ValueError(f"trunk weights {str(source)!r}: download failed ({error}); try again, or give a file") from error
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has its own exceptions for a damaged file
-        raise ValueError(f"trunk weights {str(source)!r}: not a readable {path.suffix} file ({error})") from error
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """The last features of conv3, conv4 and conv5, before their poolings: strides 4, 8 and 16, finest first."""
+        a, b, c, d, e = self.stages  # c and d end in a pooling
+        conv3 = c[:-1](b(a(x)))
+        conv4 = d[:-1](c[-1](conv3))
+        return [conv3, conv4, e(d[-1](conv4))]
 
 
 def _choose(what: str, name: str, options: Mapping):

@@ -1,0 +1,358 @@
+"""MultiPathNet: a picture and boxes -> for each box which category is in it, and where that object's box really is.
+
+    picture -> trunk -> conv3, conv4, conv5
+    box -> regions 1x, 1.5x, 2x, 4x around it      foveal: look wider
+        -> each region pools features of conv5, and of conv4 and conv3 where small things matter      skip: look finer
+        -> each region has its own tower (two layers)
+        -> the four joined -> n classifiers, one for each IoU u at which a box counts as right      integral: strict and lax
+           a fifth tower (1.5x) -> the box, one for each category
+
+All three are switches: with all off this class is Fast R-CNN (one region, one level, one classifier).
+
+Which region sees which level (`sees`): "text", the paper's text and the official code: 1x conv3 + 4 + 5, 1.5x and 2x
+conv4 + 5, 4x conv5; "figure", the paper's figure 1: each sees all. The box head (`box_tower`): "own", official, a tower for
+it alone that sees all levels at 1.5x; "joined", the paper's figure: the four towers of the classifiers. Without foveal regions
+one tower serves both.
+
+The ResNet kinds pool a 14 x 14 grid from conv4 (stride 16, so layer3 is "conv5" above, and layer1, layer2 are "conv3", "conv4")
+and their tower is ResNet's own conv5 (layer4) and the mean over its cells: what FAIR released, without foveal regions and
+skips. With `foveal` every region has its own copy of conv5, as VGG's have their own fc6 and fc7; with `skip` the levels are
+mixed to layer3's channels before it. That combination is ours.
+
+Shapes: B batch, C channels, H W image, N RoIs, K categories (class 0 is background), U classifiers, P grid side.
+Differs from the official code: boxes are 0-based, levels come finest first, box deltas count in (N, K+1, 4).
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fairseg_lite.geometry.boxes import FOVEAL, decode_boxes, foveal_boxes
+from fairseg_lite.models.regions import LinearTower, Mix, Region, ResidualTower
+from fairseg_lite.models.roi_pooling import METHODS, roi_pool
+from fairseg_lite.models.trunk_weights import copy_weights, read_weights
+from fairseg_lite.models.trunks import VGG_16, ResNetTrunk, VGGTrunk
+
+BOX_REGION = 1.5
+
+
+class MultiPathOutput(NamedTuple):
+    """logits (U, N, K+1), class 0 is background; deltas (N, K+1, 4), still divided by the model's deviations."""
+
+    logits: Tensor
+    deltas: Tensor
+
+
+class MultiPathNet(nn.Module):
+    """Classifies and corrects boxes.
+
+    Args:
+        trunk: with `levels`, `level_channels`, `level_strides`: `VGGTrunk` or `ResNetTrunk`.
+        tower: builds a region's tower of (channels, P); it has a `width`.
+        num_classes: K, categories without the background.
+        integral: True for six classifiers at IoU .50, .55 .. .75; a number for so many from .50 on; False for one at .50;
+            or the thresholds themselves.
+        foveal: True for four regions, 1x, 1.5x, 2x, 4x; False for 1x alone; or the factors themselves.
+        skip: conv3 and conv4 are seen too.
+        sees: "text" or "figure", see above.
+        box_tower: "own" or "joined", see above.
+        pooled: P.
+        pooling: "v1", "v2" or "align" (models/roi_pooling.py).
+        mixed: channels after the 1x1 convolution of a region; default conv5's. Without skip a number makes one all the same.
+        normalise, skip_scale: of `Mix`.
+        frozen: so many first stages of the trunk are not trained.
+    Raises:
+        ValueError: numbers that make no sense, or an unknown name.
+    Example:
+        >>> model = multipathnet_tiny(num_classes=9).eval()
+        >>> rois = torch.tensor([[0, 10.0, 10, 40, 50], [1, 0, 0, 96, 96]])
+        >>> logits, deltas = model(torch.zeros(2, 3, 96, 96), rois)
+        >>> logits.shape, deltas.shape
+        (torch.Size([6, 2, 10]), torch.Size([2, 10, 4]))
+
+    Source: MultiPath section 3; official `models/multipathnet.lua`, `vgg.lua`, `resnet.lua`. Lesson: 08, 09, 10.
+    """
+
+    def __init__(
+        self,
+        *,
+        trunk: nn.Module,
+        tower: Callable[[int, int], nn.Module],
+        num_classes: int,
+        integral: bool | int | Sequence[float] = True,
+        foveal: bool | Sequence[float] = True,
+        skip: bool = True,
+        sees: str = "text",
+        box_tower: str = "own",
+        pooled: int = 7,
+        pooling: str = "v2",
+        mixed: int | None = None,
+        normalise: bool = True,
+        skip_scale: float = 1000.0,
+        frozen: int = 0,
+    ):
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}; at least one category is needed, the background not counted")
+        for what, value, options in (
+            ("sees", sees, ("text", "figure")), ("box_tower", box_tower, ("own", "joined")), ("pooling", pooling, METHODS),
+        ):  # fmt: skip
+            if value not in options:
+                raise ValueError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
+        self.thresholds = _thresholds(integral)
+        self.num_classes, self.pooled, self.pooling = num_classes, pooled, pooling
+        factors = (FOVEAL if foveal else (1.0,)) if isinstance(foveal, bool) else tuple(foveal)
+
+        def region(factor: float, levels: Sequence[int]) -> Region:
+            channels = [trunk.level_channels[i] for i in levels]
+            out = mixed or channels[-1]
+            mix = None
+            if skip:
+                mix = Mix(channels, out, normalise=normalise, scale=skip_scale)
+            elif mixed:
+                mix = Mix(channels, out, scale=skip_scale)
+            return Region(factor, levels, mix, tower(out, pooled))
+
+        self.trunk = trunk
+        self.regions = nn.ModuleList(region(f, _levels(f, skip, sees)) for f in factors)
+        own = box_tower == "own" and len(factors) > 1
+        self.box_region = region(BOX_REGION, _levels(BOX_REGION, skip, "figure")) if own else None
+        width = sum(r.tower.width for r in self.regions)
+        self.classes = nn.ModuleList(nn.Linear(width, num_classes + 1) for _ in self.thresholds)
+        self.boxes = nn.Linear(self.box_region.tower.width if own else width, 4 * (num_classes + 1))
+        self.register_buffer("delta_mean", torch.zeros(4))
+        self.register_buffer("delta_std", torch.tensor([0.1, 0.1, 0.2, 0.2]))  # py-faster-rcnn's, until training sets its own
+        for head, std in (*((head, 0.01) for head in self.classes), (self.boxes, 0.001)):
+            nn.init.normal_(head.weight, std=std)
+            nn.init.zeros_(head.bias)
+        self.frozen = frozen
+        for p in _first(trunk, frozen):
+            p.requires_grad_(False)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """conv3, conv4, conv5 of pictures: (B, 3, H, W) float, normalised -> (B, C_i, H/4, W/4), /8, /16."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images have shape {tuple(images.shape)}; wanted (B, 3, H, W)")
+        return self.trunk.levels(images)
+
+    def classify(self, levels: Sequence[Tensor], rois: Tensor) -> MultiPathOutput:
+        """Classes and boxes of RoIs.
+
+        Args:
+            levels: from `features`.
+            rois: (N, 5) index of the picture in the batch, then xyxy in pixels of the pictures; may lie outside or have no
+                area; N may be 0.
+        Returns:
+            MultiPathOutput: logits (U, N, K+1), deltas (N, K+1, 4).
+        Raises:
+            ValueError: RoIs of another shape, with a NaN or an infinite number, or of a picture that is not there.
+        """
+        self._check(rois, len(levels[0]))
+        seen: dict[tuple[float, int], Tensor] = {}  # regions that look at the same share what was pooled
+
+        def look(region: Region) -> Tensor:
+            wide = torch.cat([rois[:, :1], foveal_boxes(rois[:, 1:], (region.factor,))[0]], 1)
+            for i in region.levels:
+                if (region.factor, i) not in seen:
+                    scale = 1 / self.trunk.level_strides[i]
+                    seen[region.factor, i] = roi_pool(levels[i], wide, self.pooled, scale=scale, how=self.pooling)
+            return region([seen[region.factor, i] for i in region.levels])
+
+        x = torch.cat([look(region) for region in self.regions], 1)  # (N, F)
+        deltas = self.boxes(x if self.box_region is None else look(self.box_region))
+        logits = torch.stack([head(x) for head in self.classes])
+        return MultiPathOutput(logits, deltas.view(len(rois), self.num_classes + 1, 4))
+
+    def forward(self, images: Tensor, rois: Tensor) -> MultiPathOutput:
+        """`classify(features(images), rois)`: (B, 3, H, W), (N, 5) -> MultiPathOutput."""
+        return self.classify(self.features(images), rois)
+
+    def boxes_of(self, rois: Tensor, deltas: Tensor) -> Tensor:
+        """The boxes that the deltas mean.
+
+        Args:
+            rois: (N, 4) xyxy in pixels.
+            deltas: (N, K+1, 4) of a MultiPathOutput.
+        Returns:
+            (N, K+1, 4) xyxy in pixels, one box for each class; not clipped.
+        """
+        return decode_boxes(rois, deltas * self.delta_std + self.delta_mean)
+
+    def _check(self, rois: Tensor, pictures: int) -> None:
+        if rois.ndim != 2 or rois.shape[1] != 5:
+            raise ValueError(f"rois have shape {tuple(rois.shape)}; wanted (N, 5): index of the picture, x1, y1, x2, y2")
+        if not len(rois):
+            return
+        if not bool(rois.isfinite().all()):
+            bad = rois[~rois.isfinite().all(1)][0].tolist()
+            raise ValueError(f"RoI {bad} has a coordinate that is not a finite number; drop it before the network")
+        low, high = rois[:, 0].aminmax()
+        if low < 0 or high >= pictures:
+            raise ValueError(f"rois are of pictures {low:.0f} .. {high:.0f}, and the batch has {pictures}, counted from 0")
+
+
+def probabilities(output: MultiPathOutput) -> Tensor:
+    """(N, K+1): the mean of the classifiers' softmaxes, which is what counts at test time. Source: MultiPath section 3.2."""
+    return output.logits.softmax(-1).mean(0)
+
+
+def _thresholds(integral: bool | int | Sequence[float]) -> tuple[float, ...]:
+    if isinstance(integral, bool | int):
+        heads = (6 if integral else 1) if isinstance(integral, bool) else integral
+        if not 1 <= heads <= 10:
+            raise ValueError(f"integral is {heads}; 1 to 10 classifiers fit, at IoU .50, .55 .. .95")
+        return tuple(round(0.5 + 0.05 * i, 2) for i in range(heads))
+    if not integral or not all(0 < u < 1 for u in integral):
+        raise ValueError(f"integral is {integral}; thresholds are IoUs between 0 and 1, at least one")
+    return tuple(integral)
+
+
+def _levels(factor: float, skip: bool, sees: str) -> tuple[int, ...]:
+    """Which of conv3, conv4, conv5 (0, 1, 2) a region of this factor sees."""
+    if not skip:
+        return (2,)
+    if sees == "figure" or factor <= 1:
+        return (0, 1, 2)
+    return (1, 2) if factor <= 2 else (2,)
+
+
+def _first(trunk: nn.Module, stages: int) -> list[nn.Parameter]:
+    """Parameters of the first stages: of VGG the groups between poolings, of ResNet the stem, layer1, layer2, layer3."""
+    if isinstance(trunk, VGGTrunk):
+        modules: list[nn.Module] = trunk.stages
+    else:
+        modules = [nn.ModuleList([trunk.conv1, trunk.bn1]), trunk.layer1, trunk.layer2, trunk.layer3]
+    return [p for m in modules[:stages] for p in m.parameters()]
+
+
+def multipathnet_tiny(
+    *,
+    num_classes: int,
+    integral: bool | int | Sequence[float] = True,
+    foveal: bool | Sequence[float] = True,
+    skip: bool = True,
+    width: int = 192,
+    mixed: int = 64,
+    pooled: int = 6,
+    pooling: str = "align",
+    dropout: float = 0.0,
+    norm: str = "frozen",
+    trunk_from: nn.Module | None = None,
+    **options: object,
+) -> MultiPathNet:
+    """MultiPathNet for a laptop: the tiny DeepMask's trunk, towers of width 192.
+
+    Args:
+        num_classes, integral, foveal, skip, pooled, pooling, mixed, options: as `MultiPathNet`.
+        width, dropout: of a tower's two layers.
+        norm: of the trunk; "frozen" goes with `trunk_from` (two pictures are too few to measure), "batch" without.
+        trunk_from: a tiny DeepMask, whose trunk weights are copied; None starts at random.
+    Raises:
+        ValueError: as `MultiPathNet`, or a DeepMask with another trunk.
+    Example:
+        >>> sum(p.numel() for p in multipathnet_tiny(num_classes=9).parameters()) < 4_000_000
+        True
+
+    Source: ours. Lesson: 08.
+    """
+    trunk = ResNetTrunk(
+        depths=(1, 2, 2), inner=(32, 64, 128), out=(32, 64, 128), block="basic", stem=(3, 16), stem_pool=False, norm=norm
+    )
+    if trunk_from is not None:
+        copy_weights(trunk, trunk_from.trunk.state_dict(), "trunk_from")
+    scale = (mixed * pooled**2) ** 0.5  # so that a normalised level's numbers are about 1
+    return MultiPathNet(
+        trunk=trunk,
+        tower=lambda channels, side: LinearTower(channels, side, width=width, dropout=dropout),
+        num_classes=num_classes, integral=integral, foveal=foveal, skip=skip, pooled=pooled, pooling=pooling,
+        mixed=mixed, **{"skip_scale": scale, **options},
+    )  # fmt: skip
+
+
+def multipathnet_vgg16(
+    *,
+    num_classes: int,
+    integral: bool | int | Sequence[float] = True,
+    foveal: bool | Sequence[float] = True,
+    skip: bool = True,
+    trunk_weights: str | Path | None = None,
+    frozen: int = 2,
+    **options: object,
+) -> MultiPathNet:
+    """The paper's network: VGG-16, towers of 4096. With all switches off, Fast R-CNN.
+
+    Args:
+        num_classes, integral, foveal, skip, frozen, options: as `MultiPathNet`.
+        trunk_weights: None, "VGG16_Weights.IMAGENET1K_V1", or a local file; its fc6 and fc7, where it has them, begin every
+            tower.
+    Source: MultiPath section 3; official `models/multipathnet.lua`, `vgg.lua`. Lesson: 08.
+    """
+    model = MultiPathNet(
+        trunk=VGGTrunk(widths=VGG_16), tower=LinearTower, num_classes=num_classes, integral=integral, foveal=foveal, skip=skip,
+        frozen=frozen, **options,
+    )  # fmt: skip
+    return _with_weights(model, trunk_weights, {"classifier.0.": "1.", "classifier.3.": "4."})
+
+
+def multipathnet_resnet18(*, num_classes: int, **options: object) -> MultiPathNet:
+    """ResNet-18 of the kind FAIR released (there: foveal=False, skip=False). Options: `multipathnet_resnet50`'s."""
+    trunk = ResNetTrunk(depths=(2, 2, 2), inner=(64, 128, 256), out=(64, 128, 256), block="basic")
+    return _resnet(trunk, {"inner": 512, "width": 512, "depth": 2, "block": "basic"}, num_classes, **options)
+
+
+def multipathnet_resnet50(*, num_classes: int, **options: object) -> MultiPathNet:
+    """ResNet-50, otherwise as `multipathnet_resnet18`.
+
+    Args:
+        num_classes, options: as `MultiPathNet`, with its defaults but for pooled=14 (7 is a quarter of the work), frozen=2 and
+            normalise=False: conv5 was trained for what layer3 gives, so mixing begins as a copy of that.
+        trunk_weights: None, "ResNet50_Weights.IMAGENET1K_V2", or a local file; its layer4, where it has one, begins every tower.
+        head: "conv5", or "linear" for towers of two layers of 1024 on 7 x 7 grids mixed to 256 channels: cheaper, and fit for
+            weights without layer4.
+    Raises:
+        ValueError: as `MultiPathNet`, or an unknown head.
+    Source: official `models/resnet.lua`; foveal regions and skips are ours. Lesson: 11.
+    """
+    return _resnet(ResNetTrunk(), {"inner": 512, "width": 2048, "depth": 3, "block": "bottleneck"}, num_classes, **options)
+
+
+def _resnet(
+    trunk: ResNetTrunk, conv5: dict, num_classes: int, *, trunk_weights: str | Path | None = None, head: str = "conv5",
+    frozen: int = 2, **options: object,
+) -> MultiPathNet:  # fmt: skip
+    if head not in ("conv5", "linear"):
+        raise ValueError(f"head is {head!r}; choose 'conv5' or 'linear'")
+    if head == "conv5":
+        defaults = {"pooled": 14, "normalise": False}
+        tower: Callable = lambda channels, side: ResidualTower(channels, side, **conv5)  # noqa: E731
+    else:
+        defaults = {"pooled": 7, "mixed": 256, "skip_scale": (256 * 7**2) ** 0.5}
+        tower = lambda channels, side: LinearTower(channels, side, width=1024, dropout=0.0)  # noqa: E731
+    model = MultiPathNet(trunk=trunk, tower=tower, num_classes=num_classes, frozen=frozen, **{**defaults, **options})
+    return _with_weights(model, trunk_weights, {"layer4.": "layer4."} if head == "conv5" else {})
+
+
+def _with_weights(model: MultiPathNet, source: str | Path | None, towers: dict[str, str]) -> MultiPathNet:
+    """Trunk from ImageNet, and each tower where the source has its tensors; towers: prefix there -> prefix in a tower."""
+    if source is None:
+        return model
+    weights = read_weights(source)
+    copy_weights(model.trunk, weights, source)
+    given = [(theirs, ours, k) for theirs, ours in towers.items() for k in weights if k.startswith(theirs)]
+    own = {ours + k.removeprefix(theirs): weights[k] for theirs, ours, k in given}
+    if own:
+        for region in model.modules():
+            if isinstance(region, Region):
+                copy_weights(region.tower, own, source)
+    return model
+
+
+MODELS: dict[str, Callable[..., MultiPathNet]] = {
+    "multipathnet_tiny": multipathnet_tiny,
+    "multipathnet_vgg16": multipathnet_vgg16,
+    "multipathnet_resnet18": multipathnet_resnet18,
+    "multipathnet_resnet50": multipathnet_resnet50,
+}

@@ -1,0 +1,86 @@
+"""The parts of MultiPathNet: one way of looking at a RoI, from pooled features to a vector.
+
+    pooled levels -> Mix (skip connections) -> tower (fc6 and fc7, or ResNet's conv5) -> width numbers
+
+Shapes: N RoIs, C channels, P grid side.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairseg_lite.models.trunks import residual_layer
+
+
+class Mix(nn.Module):
+    """Pooled levels of one region -> one grid: scaled, joined, and a 1x1 convolution.
+
+    Args:
+        channels: of each level, finest first.
+        out: channels of the result.
+        normalise: divide the whole pooled C x P x P of a level by its length, for each RoI, then multiply by scale.
+            Without it the levels are multiplied by 1, 1/30, 1/200 (conv5, conv4, conv3) and the convolution starts as a copy
+            of conv5, so that a network begins as the one without skips.
+        scale: of the normalised levels.
+    Raises:
+        ValueError: not normalised, and `out` is not the coarsest level's number of channels.
+    Example:
+        >>> Mix([4, 8], 16)([torch.rand(2, 4, 7, 7), torch.rand(2, 8, 7, 7)]).shape
+        torch.Size([2, 16, 7, 7])
+
+    Source: MultiPath section 3.1; official `model_utils.lua` `conv345Combine`. Lesson: 09.
+    """
+
+    def __init__(self, channels: Sequence[int], out: int, *, normalise: bool = True, scale: float = 1000.0):
+        super().__init__()
+        self.conv = nn.Conv2d(sum(channels), out, 1)
+        self.normalise, self.scale = normalise, scale
+        if not normalise:
+            if out != channels[-1]:
+                raise ValueError(f"{out} channels after mixing cannot start as a copy of conv5's {channels[-1]}; make them equal")
+            nn.init.zeros_(self.conv.bias)
+            nn.init.zeros_(self.conv.weight)
+            nn.init.eye_(self.conv.weight[:, :out, 0, 0])
+
+    def forward(self, pooled: Sequence[Tensor]) -> Tensor:
+        levels = list(reversed(pooled))  # conv5 first, as in official weights
+        if self.normalise:
+            levels = [F.normalize(x.flatten(1)).view_as(x) * self.scale for x in levels]
+        else:
+            levels = [x * s for x, s in zip(levels, (1, 1 / 30, 1 / 200), strict=False)]
+        return self.conv(torch.cat(levels, 1))  # (N, out, P, P)
+
+
+class LinearTower(nn.Sequential):
+    """VGG's fc6 and fc7 with dropout: (N, C, P, P) -> (N, width)."""
+
+    def __init__(self, channels: int, pooled: int, *, width: int = 4096, dropout: float = 0.5):
+        fc6, fc7 = nn.Linear(channels * pooled**2, width), nn.Linear(width, width)
+        super().__init__(nn.Flatten(), fc6, nn.ReLU(), nn.Dropout(dropout), fc7, nn.ReLU(), nn.Dropout(dropout))
+        self.width = width
+
+
+class ResidualTower(nn.Module):
+    """ResNet's conv5 (layer4) and the mean over its cells: (N, C, P, P) -> (N, width). Options: `residual_layer`'s."""
+
+    def __init__(self, channels: int, pooled: int, *, inner: int, width: int, depth: int, block: str, stride: int = 2):
+        super().__init__()
+        self.layer4 = residual_layer(channels, inner, width, stride, depth, block=block)
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer4(x).mean((2, 3))
+
+
+class Region(nn.Module):
+    """One way of looking at each RoI: how wide (factor), how fine (levels), and what it makes of it (mix, tower)."""
+
+    def __init__(self, factor: float, levels: Sequence[int], mix: nn.Module | None, tower: nn.Module):
+        super().__init__()
+        self.factor, self.levels, self.mix, self.tower = factor, tuple(levels), mix, tower
+
+    def forward(self, pooled: Sequence[Tensor]) -> Tensor:
+        """(N, C_i, P, P) of each of its levels -> (N, width)."""
+        return self.tower(self.mix(pooled) if self.mix is not None else pooled[0])

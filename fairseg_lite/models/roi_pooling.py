@@ -1,0 +1,74 @@
+"""RoI pooling: whatever a box's size, a P x P grid of what the features say inside it.
+
+    "v1"     torchvision's `roi_pool`, Fast R-CNN's own: cells round(x1 s) .. round(x2 s), the last one included, cut into bins
+             that may share a row of cells. The official `inn.ROIPooling` v1 to the bit.
+    "v2"     the official default. Cells round(x1 s) .. round(x2 s) without the last, and bins that share nothing; a bin
+             without a cell, as a small RoI has many, is 0.
+    "align"  torchvision's `roi_align` (He et al. 2017): nothing is rounded, bilinear samples are averaged.
+
+Boxes are ours, xyxy in continuous pixels; the official code's have 1 added to every corner.
+
+Shapes: B batch, C channels, h x w cells of a feature map of stride 1/s, N RoIs, P grid side.
+"""
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+from torchvision.ops import roi_pool as roi_pool_v1
+
+METHODS = ("v1", "v2", "align")
+SAMPLES = 2  # of "align", in each direction of a bin
+
+
+def roi_pool(features: Tensor, rois: Tensor, size: int | tuple[int, int], *, scale: float, how: str = "v2") -> Tensor:
+    """The features inside each RoI, as a small grid of fixed size.
+
+    Args:
+        features: (B, C, h, w).
+        rois: (N, 5) index of the picture in the batch, then xyxy in pixels of the picture. Parts outside count as empty.
+        size: (rows, columns) of the grid, or one number P.
+        scale: s, cells of the feature map for each pixel of the picture: 1/16 at stride 16.
+        how: "v1", "v2" or "align", see above.
+    Returns:
+        (N, C, rows, columns); N may be 0.
+    Raises:
+        ValueError: an unknown method.
+    Example:
+        >>> features = torch.arange(16.0).view(1, 1, 4, 4)
+        >>> roi_pool(features, torch.tensor([[0.0, 0, 0, 32, 64]]), 2, scale=1 / 16)
+        tensor([[[[ 4.,  5.],
+                  [12., 13.]]]])
+
+    Source: Girshick 2015, section 2.1; official `inn.ROIPooling`. Lesson: 08.
+    """
+    rows, columns = (size, size) if isinstance(size, int) else size
+    if how == "v1":
+        return roi_pool_v1(features, rois.to(features.dtype), (rows, columns), scale)
+    if how == "align":
+        return roi_align(features, rois.to(features.dtype), (rows, columns), scale, sampling_ratio=SAMPLES, aligned=True)
+    if how != "v2":
+        raise ValueError(f"how is {how!r}; choose one of {', '.join(map(repr, METHODS))}")
+    y1, y2 = _bins(rois[:, 2], rois[:, 4], rows, scale)  # (N, rows) first cell, and first cell after
+    x1, x2 = _bins(rois[:, 1], rois[:, 3], columns, scale)
+    n = len(rois)
+    # every bin becomes a RoI of its own, in whole cells, for torchvision's pooling to one number
+    edges = (rois[:, 0, None, None], x1[:, None], y1[:, :, None], x2[:, None] - 1, y2[:, :, None] - 1)
+    bins = torch.stack([e.expand(n, rows, columns) for e in edges], -1)  # (N, rows, columns, 5)
+    pooled = roi_pool_v1(features, bins.reshape(-1, 5).to(features.dtype), 1, 1.0)  # (N rows columns, C, 1, 1)
+    pooled = pooled.view(n, rows, columns, features.shape[1]).permute(0, 3, 1, 2)  # (N, C, rows, columns)
+    full = (y2 > y1)[:, None, :, None] & (x2 > x1)[:, None, None]
+    return torch.where(full, pooled, 0.0)
+
+
+def _bins(low: Tensor, high: Tensor, bins: int, scale: float) -> tuple[Tensor, Tensor]:
+    """First cell and first cell after each of the bins between two edges in pixels: (N, bins) each, whole numbers."""
+    first = _round(low.float() * scale)
+    length = (_round(high.float() * scale) - first).clamp(min=1)  # of no length: one cell
+    edges = _round(torch.arange(bins + 1, device=low.device) * (length / bins)[:, None])  # float32, as official
+    edges = edges + first[:, None]
+    return edges[:, :-1], edges[:, 1:]
+
+
+def _round(x: Tensor) -> Tensor:
+    """Halves away from zero, as C rounds; `torch.round` takes them to the even number."""
+    return x.sign() * (x.abs() + 0.5).floor()
