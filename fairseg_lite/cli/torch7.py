@@ -54,11 +54,17 @@ def _import(a: argparse.Namespace) -> None:
     save_model(out, model, name=found.name, kwargs=found.kwargs, source=source.name, form=found.form, config=found.config)
     numbers = sum(p.numel() for p in model.parameters())
     blocks = "+".join(str(len(x)) for x in (model.trunk.layer1, model.trunk.layer2, model.trunk.layer3))
+    if hasattr(model, "patch_size"):
+        sizes = f"patch {model.patch_size} px, masks {model.mask_size} x {model.mask_size}"
+    else:
+        sizes = (
+            f"{model.num_classes} categories, {len(model.classes)} classifiers, {model.pooled} x {model.pooled} cells of a RoI"
+        )
     print(f"{type(model).__name__} {how}: {found.tensors} tensors, {numbers / 1e6:.2f} M parameters, each in its place")
-    print(f"residual blocks {blocks}, patch {model.patch_size} px, masks {model.mask_size} x {model.mask_size}")
+    print(f"residual blocks {blocks}, {sizes}")
     if found.config:
         print("official options: " + ", ".join(f"{k} {v}" for k, v in sorted(found.config.items())))
-    print(f"{out} written; fairseg-lite propose PICTURE -o OUT --model {out}")
+    print(f"{out} written" + (f"; fairseg-lite propose PICTURE -o OUT --model {out}" if hasattr(model, "patch_size") else ""))
 
 
 def _fetched(name: str, address: str | None, out: Path) -> Path:

@@ -18,7 +18,9 @@ WORDS = {
     "SpatialConvolution": "conv", "SpatialConvolutionMM": "conv", "Linear": "linear", "ReLU": "relu", "Threshold": "relu",
     "ConstAffine": "affine", "SpatialConstDiagonal": "affine", "SpatialMaxPooling": "pool", "ConcatTable": "fork",
     "ParallelTable": "fork", "CAddTable": "add", "SpatialReSamplingEx": "resize", "SpatialUpSamplingNearest": "nearest",
+    "SpatialAveragePooling": "mean",
 }  # fmt: skip
+SEQUENCES = ("Sequential", "NoBackprop")
 NEUTRAL = ("Identity", "View", "Reshape", "Copy", "Dropout", "SpatialZeroPadding", "SpatialSymmetricPadding")
 BUFFERS = (
     "output", "inps", "finput", "fgradInput", "noise", "addBuffer", "indices", "buffer", "buffer2", "columns", "ones",
@@ -82,22 +84,30 @@ class Mapping:
         self.take(layer, "weight", f"{name}.weight")
         self.take(layer, "bias", f"{name}.bias")
 
-    def normed(self, conv: Layer, affine: Layer, conv_name: str, norm_name: str) -> None:
-        """A convolution and the fixed norm after it; ours has no bias before a norm: a (x + bias) + b = a x + (a bias + b)."""
+    def normed(self, conv: Layer, affine: Layer | None, conv_name: str, norm_name: str) -> None:
+        """A convolution and the fixed norm after it; ours has no bias before a norm: a (x + bias) + b = a x + (a bias + b).
+
+        Where the norm is folded into the convolution (None), the norm's factor is 1 and the bias is all that is left of it.
+        """
         self.layers[conv_name] = conv
         self.take(conv, "weight", f"{conv_name}.weight")
-        self.take(affine, "a", f"{norm_name}.weight")
-        self.take(affine, "b", f"{norm_name}.bias")
-        if conv.tensor("bias") is not None:
-            path, shift = self.state[f"{norm_name}.bias"]
+        if affine is None:
             self.take(conv, "bias", f"{norm_name}.bias")
-            bias, scale = conv.tensor("bias"), affine.tensor("a")
-            if not bias.size == scale.size == shift.size:
-                raise ValueError(f"{conv.path}: {bias.size} biases before a norm of {scale.size} channels ({affine.path})")
-            self.state[f"{norm_name}.bias"] = path, scale.reshape(-1) * bias.reshape(-1) + shift.reshape(-1)
-        channels = affine.tensor("a").size
-        self.state[f"{norm_name}.running_mean"] = affine.path, np.zeros(min(channels, LARGEST), np.float32)
-        self.state[f"{norm_name}.running_var"] = affine.path, np.ones(min(channels, LARGEST), np.float32)
+            channels = conv.outputs
+            self.state[f"{norm_name}.weight"] = conv.path, np.ones(channels, np.float32)
+        else:
+            self.take(affine, "a", f"{norm_name}.weight")
+            self.take(affine, "b", f"{norm_name}.bias")
+            channels = min(affine.tensor("a").size, LARGEST)
+            if conv.tensor("bias") is not None:
+                path, shift = self.state[f"{norm_name}.bias"]
+                self.take(conv, "bias", f"{norm_name}.bias")
+                bias, scale = conv.tensor("bias"), affine.tensor("a")
+                if not bias.size == scale.size == shift.size:
+                    raise ValueError(f"{conv.path}: {bias.size} biases before a norm of {scale.size} channels ({affine.path})")
+                self.state[f"{norm_name}.bias"] = path, scale.reshape(-1) * bias.reshape(-1) + shift.reshape(-1)
+        self.state[f"{norm_name}.running_mean"] = conv.path, np.zeros(channels, np.float32)
+        self.state[f"{norm_name}.running_var"] = conv.path, np.ones(channels, np.float32)
 
     def fill(self, model: nn.Module) -> None:
         """Put all numbers into a network without memory; each of its tensors gets one."""
@@ -147,7 +157,7 @@ def modules(record: Any, path: str) -> list[Record]:
 
 
 def chain(record: Any, path: str, above: tuple[set, int] | None = None) -> list[Layer]:
-    """The layers of a module in the order in which they run; Sequentials are opened, and what changes nothing is left out.
+    """The layers of a module in the order in which they run; sequences are opened, and what changes nothing is left out.
 
     above: what has been met in the same chain, and how deep this module lies in it.
     """
@@ -157,7 +167,7 @@ def chain(record: Any, path: str, above: tuple[set, int] | None = None) -> list[
     if id(record) in met or depth > DEEPEST:
         raise ValueError(f"{path} ({record.name}) {'occurs twice' if id(record) in met else 'is nested too deep'}")
     met.add(id(record))
-    if record.kind == "Sequential":
+    if record.kind in SEQUENCES:
         layers, border = [], 0
         for i, module in enumerate(modules(record, path), 1):
             if module.kind == "SpatialSymmetricPadding":

@@ -15,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fairseg_lite.models import deepmask, sharpmask
+from fairseg_lite.models import deepmask, multipathnet, sharpmask
 
-MODELS = ChainMap(sharpmask.MODELS, deepmask.MODELS)  # what a checkpoint may name: the function that builds it
+# what a checkpoint may name: the function that builds it
+MODELS = ChainMap(multipathnet.MODELS, sharpmask.MODELS, deepmask.MODELS)
 FOLDER = Path(__file__).parent.parent / "checkpoints"
 SHIPPED = {"shapes": FOLDER / "deepmask_tiny_shapes.safetensors", "shapes-sharp": FOLDER / "sharpmask_tiny_shapes.safetensors"}
 
@@ -101,7 +102,7 @@ def load_model(source: str | Path = "shapes", *, device: torch.device | str = "c
     Args:
         source: a checkpoint file, or one that comes with the library: "shapes" (DeepMask), "shapes-sharp" (SharpMask).
         device: where it goes.
-        kind: "DeepMask" or "SharpMask" where no other will do; None takes any.
+        kind: "DeepMask", "SharpMask" or "MultiPathNet" where no other will do; None takes any.
     Returns:
         The network; `load_model(...).header` holds the checkpoint's header (command, seed, results).
     Raises:

@@ -47,7 +47,7 @@ def test_bad_input(refused, file, tmp_path):
     file.write_bytes(b"PK\x03\x04 not a model")
     assert f"'{file}': an int was expected (at byte 0)" in refused("import", file, "-o", out)
     file.write_bytes(dump({"model": 5}))
-    assert "wanted an official nn.DeepMask" in refused("import", file, "-o", out)
+    assert "wanted an official DeepMask" in refused("import", file, "-o", out)
 
 
 @pytest.fixture

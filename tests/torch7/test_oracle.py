@@ -9,8 +9,11 @@ import torch
 
 from fairseg_lite.geometry.resample import aligned_resize
 from fairseg_lite.inference.official import propose_official
+from fairseg_lite.inference.official_detection import detect_official
+from fairseg_lite.models.multipathnet import probabilities
 from fairseg_lite.torch7.official import import_official
 from fairseg_lite.training.checkpoints import load_model, save_model
+from tests.models.official_multipathnet import arrays, official_network, rois_of
 from tests.models.official_sharpmask import official_sharpmask
 from tests.models.oracle_weights import official_deepmask, official_threshold
 from tests.models.test_deepmask_oracle import close
@@ -67,3 +70,36 @@ def test_whole_pictures(case):
     found = propose_official(model, torch.from_numpy(full["image"]), full["scales"].tolist(), top_k=20)
     np.testing.assert_allclose(found.rows.numpy(), full["topScores"], atol=1e-7)
     assert int((found.masks.numpy() != full["topMasks"].astype(bool)).sum()) == 0
+
+
+@pytest.fixture(scope="module")
+def multipathnet(shared, tmp_path_factory):
+    path = tmp_path_factory.mktemp("multipathnet") / "model.t7"
+    path.write_bytes(gzip.decompress((shared / "oracle" / "multipathnet" / "model_resnet.t7.gz").read_bytes()))
+    found = import_official(path)
+    save_model(path.with_suffix(".safetensors"), found.model, name=found.name, kwargs=found.kwargs)
+    return load_model(path.with_suffix(".safetensors"), kind="MultiPathNet")
+
+
+def test_multipathnet(multipathnet, shared):
+    """ResNet-18 of a quarter of the width with six classifiers: the numbers by path, classes and boxes."""
+    other, data = official_network("resnet", shared / "oracle" / "multipathnet" / "model_resnet.npz")
+    ours, theirs = multipathnet.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+    with torch.no_grad():
+        out = multipathnet(data["images"], rois_of(data["rois"]))
+    assert len(multipathnet.classes) == 6 and multipathnet.num_classes == 20
+    close(probabilities(out), data["class"].numpy(), 1e-5)
+    deltas = out.deltas * multipathnet.delta_std + multipathnet.delta_mean
+    close(deltas.flatten(1), data["bbox"].numpy(), 1e-4)
+
+
+def test_multipathnet_on_a_picture(multipathnet, shared):
+    data = arrays(shared / "oracle" / "multipathnet" / "detect_resnet.npz")
+    found = detect_official(
+        multipathnet, data["image"], data["boxes"] - 1, transform="imagenet", short_side=240, top=100
+    )  # fmt: skip
+    wanted = [data[f"tester_top100_{k:02d}"].reshape(-1, 5) - torch.tensor([1, 1, 1, 1, 0]) for k in range(1, 21)]
+    assert [len(d) for d in found] == [len(d) for d in wanted] and sum(map(len, wanted)) >= 100
+    for ours, official in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, official.to(ours.dtype), rtol=1e-4, atol=1e-2)
