@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fairseg_lite.models.deepmask import DeepMask, deepmask_resnet50
+from fairseg_lite.models.multipathnet import MultiPathNet, multipathnet_resnet18
 from fairseg_lite.models.sharpmask import SharpMask
 
 from .writer import Object, Storage, tensor
@@ -30,6 +31,28 @@ def small_deepmask(**options) -> DeepMask:
     return model.eval()
 
 
+def small_multipathnet(**options) -> MultiPathNet:
+    torch.manual_seed(0)
+    sizes = {
+        "num_classes": 3,
+        "foveal": False,
+        "skip": False,
+        "pooled": 4,
+        "conv5": {"inner": 5, "width": 6, "depth": 1, "eps": 0.0},
+    }
+    trunk = {"depths": [1, 2, 1], "inner": [4, 3, 4], "out": [4, 8, 12], "stem": [7, 4], "eps": 0.0}
+    model = multipathnet_resnet18(trunk=trunk, **{**sizes, **options})
+    folded = ("trunk.bn1", "trunk.layer1")
+    for name, value in model.state_dict().items():
+        if ".bn" in name or "downsample.1" in name:
+            if name.endswith("bias"):
+                value.normal_(std=0.1)
+            elif name.endswith("weight") and not name.startswith(folded):
+                value.uniform_(0.5, 1.5)
+    model.delta_mean.copy_(torch.tensor([0.1, -0.2, 0.3, 0.0]))
+    return model.eval()
+
+
 def small_sharpmask() -> SharpMask:
     return SharpMask(small_deepmask(), k=16, upsample="nearest", padding="symmetric").eval()
 
@@ -39,6 +62,7 @@ class Official:
 
     def __init__(self, *, inference=False, affine="inn.ConstAffine", conv="cudnn.SpatialConvolution", dtype="f4", biased=False):
         self.inference, self.affine_name, self.conv_name, self.dtype, self.biased = inference, affine, conv, dtype, biased
+        self.folded = False  # norms into the convolutions before them
 
     def array(self, x: torch.Tensor):
         return tensor(x.detach().numpy().astype(self.dtype), cuda=self.dtype == "f4")
@@ -70,6 +94,8 @@ class Official:
 
     def normed(self, conv: nn.Conv2d, norm: nn.Module) -> list[Object]:
         a, b, bias = norm.weight, norm.bias, None
+        if self.folded:
+            return [self.conv(conv, b)]
         if self.biased:  # conv(x) + bias, and the norm takes it back
             bias = torch.linspace(-1, 1, len(a))
             b = b - a * bias
@@ -147,3 +173,27 @@ class Official:
         found["model"] = Object("nn.SharpMask", fields)
         found["config"] |= {"gSz": model.patch_size, "km": 16, "dm": "deepmask"}
         return found
+
+    def multipathnet(self, model: MultiPathNet) -> Object:
+        """As `models/resnet.lua` leaves it: norms of stem and layer1 are folded, and no gradient comes so far back."""
+        ours, pool = model.trunk, {"kW": 3, "kH": 3, "dW": 2, "dH": 2, "padW": 1, "padH": 1}
+        layers, tower = [], model.regions[0].tower.layer4
+        for layer in (ours.layer1, ours.layer2, ours.layer3, tower):
+            self.folded = layer is ours.layer1
+            layers.append(self.sequential(*(self.block(b) for b in layer)))
+        self.folded = True
+        stem = [*self.normed(ours.conv1, ours.bn1), self.relu(), Object("nn.SpatialMaxPooling", pool)]
+        self.folded = False
+        frozen = Object("nn.NoBackprop", {"modules": [self.sequential(*stem, layers[0])]}, version=2)
+        trunk = self.sequential(self.sequential(frozen, *layers[1:3]))
+        cells = {"W": model.pooled, "H": model.pooled, "v2": model.pooling == "v2", "spatial_scale": 1 / 16}
+        mean = Object("cudnn.SpatialAveragePooling", {"kW": model.pooled // 2, "kH": model.pooled // 2})
+        heads = [self.linear(head) for head in model.classes]
+        classes = Object("nn.ConcatTable", {"modules": heads}) if len(heads) > 1 else heads[0]
+        norm = Object("nn.BBoxNorm", {"mean": self.array(model.delta_mean[None]), "std": self.array(model.delta_std[None])})
+        both = Object("nn.ConcatTable", {"modules": [classes, self.linear(model.boxes)]})
+        return self.sequential(
+            Object("nn.ParallelTable", {"modules": [trunk, Object("nn.Identity")]}), Object("inn.ROIPooling", cells),
+            self.sequential(layers[3], mean, Object("nn.View")), both,
+            Object("nn.ModeSwitch", {"modules": []}), Object("nn.ParallelTable", {"modules": [Object("nn.Identity"), norm]}),
+        )  # fmt: skip

@@ -8,7 +8,7 @@ from fairseg_lite.torch7.official import import_official
 from fairseg_lite.torch7.reader import Torch7Error
 from fairseg_lite.training.checkpoints import load_model, save_model
 
-from .small import Official, small_deepmask, small_sharpmask
+from .small import Official, small_deepmask, small_multipathnet, small_sharpmask
 from .writer import Object, dump, tensor
 
 FORMS = [
@@ -90,6 +90,45 @@ def test_the_checkpoint_builds_the_same_network(tmp_path):
         )
 
 
+@pytest.mark.parametrize("form", [{}, {"affine": "nn.SpatialConstDiagonal"}, {"biased": True}, {"dtype": "f8"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"integral": 1}, {"integral": 2, "pooling": "v1", "pooled": 6}], ids=str)
+def test_multipathnet(tmp_path, form, options):
+    ours = small_multipathnet(**options)
+    found = imported(tmp_path, Official(**form).multipathnet(ours))
+    assert found.name == "multipathnet_resnet18" and len(found.model.classes) == options.get("integral", 6)
+    assert found.model.pooling == options.get("pooling", "v2") and found.model.thresholds == ours.thresholds
+    path = tmp_path / "network.safetensors"
+    save_model(path, found.model, name=found.name, kwargs=found.kwargs)
+    images, rois = torch.randn(2, 3, 64, 80), torch.tensor([[0, 3.0, 5, 60, 50], [1, 20, 0, 79, 63], [1, 8, 8, 40, 30]])
+    tolerance = 1e-5 if form.get("biased") else 0
+    with torch.no_grad():
+        for a, b in zip(ours(images, rois), load_model(path, kind="MultiPathNet")(images, rois), strict=True):
+            torch.testing.assert_close(b, a, rtol=tolerance, atol=tolerance)
+    assert torch.equal(found.model.delta_mean, ours.delta_mean) and torch.equal(found.model.delta_std, ours.delta_std)
+
+
+ONE = tensor(np.ones((1, 1), "f4"))
+MULTIPATH_FAULTS = {
+    "another mean": (lambda m: m[2].fields["modules"][1].fields.update(kW=3), "m.2 pools 4 cells a side and m.3.2"),
+    "cells that are no square": (lambda m: m[1].fields.update(H=5), "m.2 pools 4 cells"),
+    "no norm of boxes": (lambda m: m[5].fields["modules"].pop(), "one BBoxNorm at the end"),
+    "linear layers as a tower": (lambda m: m[2].fields.update(modules=[Object("nn.Linear")]), r"m.3 is made of \[linear\]"),
+    "a tanh for a head": (lambda m: setattr(m[3].fields["modules"][0].fields["modules"][2], "name", "nn.Tanh"), "m.4.1.3 is a"),
+    "no deviations": (lambda m: m[5].fields["modules"][1].fields.pop("std"), "m.6.2.std is missing"),
+    "a tensor too many": (lambda m: m[4].fields.update(weight=ONE), "1 tensors have no place in a MultiPathNet: 5.weight"),
+    "five parts": (lambda m: m.pop(3), "official are a pooled tower, heads"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MULTIPATH_FAULTS)
+def test_what_does_not_fit_a_multipathnet_is_named(tmp_path, name):
+    fault, message = MULTIPATH_FAULTS[name]
+    thing = Official().multipathnet(small_multipathnet())
+    fault(thing.fields["modules"])
+    with pytest.raises(ValueError, match=message):
+        imported(tmp_path, thing)
+
+
 def module(thing: dict, path: str) -> Object:
     """The module at a path such as trunk.5.1."""
     first, *rest = path.split(".")
@@ -120,7 +159,6 @@ def cycle(thing: dict) -> None:
     module(thing, "trunk").fields["modules"][4] = module(thing, "trunk")
 
 
-ONE = tensor(np.ones((1, 1), "f4"))
 FAULTS = {
     "a tensor too many": (change("scoreBranch.2", extra=ONE), "1 tensors have no place in a SharpMask: scoreBranch.2.extra"),
     "a weight of a pool": (change("trunk.4", weight=ONE), "have no place in a SharpMask: trunk.4.weight"),
