@@ -8,7 +8,6 @@ import torch
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.official_patches import OfficialRules
 from fairseg_lite.data.patches import PatchSampler, PatchSpec
-from fairseg_lite.data.scenes import Subset
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.evaluation.recall import average_recall
 from fairseg_lite.inference import proposals
@@ -24,7 +23,7 @@ def official_windows(levels, top_k):
 
 
 def test_the_neighbours_mask_costs_recall():
-    data = Subset(ShapesDataset(500, seed=1), range(2))
+    data = ShapesDataset(2, seed=1)
     truth, model, found = to_coco(data), load_model("shapes"), {}
     model.scales = model.scales[2:5]
     for name, windows in (("right", proposals.best_windows), ("official", official_windows)):
@@ -55,7 +54,7 @@ def test_labels_one_pixel_off():
 
 def test_the_other_upsampling_of_the_same_weights():
     """Refined with bilinear up-sampling, as it was trained, and with the official repetition of pixels."""
-    data, model = Subset(ShapesDataset(500, seed=1), range(3)), load_model("shapes-sharp")
+    data, model = ShapesDataset(3, seed=1), load_model("shapes-sharp")
     trained = patch_report(model, data).mean_iou
     for module in model.refinements:
         module.upsample = "nearest"
