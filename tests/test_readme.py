@@ -11,6 +11,8 @@ import pytest
 from fairseg_lite.cli import build_parser, main
 from tests.cli.conftest import cli, detectors, network, photo, scenes  # noqa: F401  (fixtures)
 from tests.cli.test_help import JOBS, examples
+from tests.torch7.small import Official, small_deepmask
+from tests.torch7.writer import dump
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -30,6 +32,7 @@ SMALL = {  # what is added so that the command ends in seconds; None: it needs a
     "evaluate": ["--limit", "1", "--top-k", "10"],
     "evaluate detections": ["--proposer", "MODEL", "--limit", "1", "--top-k", "5"],
     "bench": None,
+    "import": [],
 }
 
 
@@ -72,6 +75,7 @@ def test_every_option_that_is_named_exists():
 def test_the_table_of_commands_works_on_small_settings(cli, detectors, network, photo, scenes, tmp_path):  # noqa: F811
     table = [shlex.split(span)[1:] for span in re.findall(r"^\| `(fairseg-lite .*?)` \|", README, re.M)]
     assert {job_of(words) for words in table} == set(SMALL)
+    (tmp_path / "official.t7").write_bytes(dump(Official().deepmask(small_deepmask())))
     for words in table:
         if (small := SMALL[job_of(words)]) is None:
             continue
@@ -84,6 +88,7 @@ def test_the_table_of_commands_works_on_small_settings(cli, detectors, network, 
             "FOLDER": scenes,
             "DATA": scenes,
             "MODEL": network,
+            "FILE": tmp_path / "official",
         }
         real = [re.sub(r"^[A-Z]{3,}", lambda m, places=places: str(places[m[0]]), word) for word in words + small]
         assert cli(*real)[0] == 0, " ".join(real)

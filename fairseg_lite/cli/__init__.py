@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 
-from fairseg_lite.cli import data, detect, evaluate, multipathnet, propose, train
+from fairseg_lite.cli import data, detect, evaluate, multipathnet, propose, torch7, train
 
 DESCRIPTION = "From pictures to named masks: make or fetch data, train, propose masks, name them, measure them."
 EXAMPLE = """example:
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Every command with its options; each carries `run`, the function that does it."""
     parser = Parser(prog="fairseg-lite", description=DESCRIPTION, epilog=EXAMPLE)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for group in (propose, detect, train, multipathnet, evaluate, data):
+    for group in (propose, detect, train, multipathnet, evaluate, data, torch7):
         group.add_commands(commands)
     return parser
 

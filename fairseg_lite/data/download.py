@@ -52,7 +52,9 @@ def download(
     wait: float = 1.0,
     progress: bool = True,
 ) -> Path:
-    """Fetch one file; what a broken connection left in `PATH.part` is used again where a checksum can judge it.
+    """Fetch one file; what a broken connection left in `PATH.part` is used again where that is known to be of the same file.
+
+    A checksum tells that in the end; without one the server has to say so, by the same ETag as before (kept in `PATH.part.etag`).
 
     Args:
         url: http:// or https:// address.
@@ -77,7 +79,7 @@ def download(
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    if not checksum:
+    if not (checksum or _tag(part).exists()):
         part.unlink(missing_ok=True)  # nothing could tell whether the rest still belongs to it
     resumed = part.exists()
     failures, best = 0, _length(part)
@@ -88,6 +90,7 @@ def download(
                 fault = _fault(part, size, checksum)
                 if fault is None:
                     os.replace(part, path)
+                    _tag(part).unlink(missing_ok=True)
                     return path
                 part.unlink()
                 if not resumed:
@@ -97,8 +100,9 @@ def download(
                 failures = 0 if _length(part) > best else failures + 1
                 best = max(best, _length(part))
                 if failures >= tries:
-                    kept = f"{best} bytes are kept, the next call goes on from there" if checksum else "nothing is kept"
-                    if not checksum:
+                    keep = checksum or _tag(part).exists()
+                    kept = f"{best} bytes are kept, the next call goes on from there" if keep else "nothing is kept"
+                    if not keep:
                         part.unlink(missing_ok=True)
                     raise ValueError(f"{url} failed {tries} times in a row, last: {error}; {kept}") from error
                 time.sleep(min(wait * 2**failures, 30.0))
@@ -111,6 +115,8 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float, bar: tqdm) ->
     headers = {"User-Agent": "fairseg-lite", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
+        if _tag(part).exists():
+            headers["If-Range"] = _tag(part).read_text()  # if the file has changed, all of it comes
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
@@ -127,6 +133,7 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float, bar: tqdm) ->
             raise ValueError(f"{url}: the server offers {total} bytes where the file has {size}; is a proxy answering?")
         if response.status != 206:
             have = 0  # it ignored our range and begins anew
+            _remember(response.headers.get("ETag", ""), part)
         if (total or 0) - have > (free := shutil.disk_usage(part.parent).free):
             raise ValueError(f"{str(part.parent)!r} has {free} bytes free; {url} needs {total - have} more: make room")
         bar.total = total
@@ -140,6 +147,19 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float, bar: tqdm) ->
                     raise ValueError(f"{url}: the server sends more than the {size or total} bytes of the file")
     if total is not None and have < total:
         raise _TryAgain(f"the connection ended after {have} of {total} bytes")
+
+
+def _tag(part: Path) -> Path:
+    return part.with_name(part.name + ".etag")
+
+
+def _remember(tag: str, part: Path) -> None:
+    """Keep a strong ETag, the server's name for these very bytes."""
+    part.unlink(missing_ok=True)
+    if re.fullmatch(r'"[!-~]{1,200}"', tag):
+        _tag(part).write_text(tag)
+    else:
+        _tag(part).unlink(missing_ok=True)
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
@@ -156,6 +176,9 @@ def _announced(response: http.client.HTTPResponse, part: Path, have: int) -> int
         if not found or int(found[1]) != have:
             part.unlink(missing_ok=True)
             raise _TryAgain(f"asked for bytes from {have}, got {response.headers.get('Content-Range')!r}")
+        if _tag(part).exists() and response.headers.get("ETag", (known := _tag(part).read_text())) != known:
+            part.unlink(missing_ok=True)
+            raise _TryAgain("the server has another file there now")
         return int(found[3])
     length = response.headers.get("Content-Length", "")
     if length.isdigit():

@@ -261,7 +261,13 @@ def deepmask_vgg_a(*, trunk_weights: str | Path | None = None, mask_head: str = 
 
 
 def deepmask_resnet50(
-    *, trunk_weights: str | Path | None = None, padding: str = "zeros", stride_in_1x1: bool = False, head: str = "shared"
+    *,
+    trunk_weights: str | Path | None = None,
+    padding: str = "zeros",
+    stride_in_1x1: bool = False,
+    head: str = "shared",
+    trunk: dict | None = None,
+    **sizes: int,
 ) -> DeepMask:
     """The second paper's "DeepMask-ours", also the official code's: ResNet-50 to conv4, 160-px patch, head C, 17.3 M.
 
@@ -270,10 +276,11 @@ def deepmask_resnet50(
         padding: "zeros" or "symmetric" (official).
         stride_in_1x1: True for weights of the original ResNet; torchvision's and FAIR's want False.
         head: as in `DeepMask`.
+        trunk: further options of `ResNetTrunk`, and sizes: of `DeepMask`; the form of an official file (torch7/official.py).
     Source: SharpMask sections 4-5; official `DeepMask.lua`. Lesson: 02.
     """
-    trunk = ResNetTrunk(padding=padding, stride_in_1x1=stride_in_1x1)
-    return _with_trunk(DeepMask(trunk=trunk, target_size=112, head=head), trunk_weights)
+    features = ResNetTrunk(padding=padding, stride_in_1x1=stride_in_1x1, **(trunk or {}))
+    return _with_trunk(DeepMask(trunk=features, head=head, **{"target_size": 112, **sizes}), trunk_weights)
 
 
 def _with_trunk(model: DeepMask, trunk_weights: str | Path | None) -> DeepMask:

@@ -296,10 +296,16 @@ def multipathnet_vgg16(
     return _with_weights(model, trunk_weights, {"classifier.0.": "1.", "classifier.3.": "4."})
 
 
-def multipathnet_resnet18(*, num_classes: int, **options: object) -> MultiPathNet:
-    """ResNet-18 of the kind FAIR released (there: foveal=False, skip=False). Options: `multipathnet_resnet50`'s."""
-    trunk = ResNetTrunk(depths=(2, 2, 2), inner=(64, 128, 256), out=(64, 128, 256), block="basic")
-    return _resnet(trunk, {"inner": 512, "width": 512, "depth": 2, "block": "basic"}, num_classes, **options)
+def multipathnet_resnet18(
+    *, num_classes: int, trunk: dict | None = None, conv5: dict | None = None, **options: object
+) -> MultiPathNet:
+    """ResNet-18 of the kind FAIR released (there: foveal=False, skip=False). Options: `multipathnet_resnet50`'s.
+
+    trunk, conv5: other options of `ResNetTrunk` and `ResidualTower`; the form of an official file (torch7/official.py).
+    """
+    resnet = {"depths": (2, 2, 2), "inner": (64, 128, 256), "out": (64, 128, 256), "block": "basic", **(trunk or {})}
+    tower = {"inner": 512, "width": 512, "depth": 2, "block": "basic", **(conv5 or {})}
+    return _resnet(ResNetTrunk(**resnet), tower, num_classes, **options)
 
 
 def multipathnet_resnet50(*, num_classes: int, **options: object) -> MultiPathNet:

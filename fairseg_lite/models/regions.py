@@ -68,9 +68,11 @@ class LinearTower(nn.Sequential):
 class ResidualTower(nn.Module):
     """ResNet's conv5 (layer4) and the mean over its cells: (N, C, P, P) -> (N, width). Options: `residual_layer`'s."""
 
-    def __init__(self, channels: int, pooled: int, *, inner: int, width: int, depth: int, block: str, stride: int = 2):
+    def __init__(
+        self, channels: int, pooled: int, *, inner: int, width: int, depth: int, block: str, stride: int = 2, eps: float = 1e-5
+    ):
         super().__init__()
-        self.layer4 = residual_layer(channels, inner, width, stride, depth, block=block)
+        self.layer4 = residual_layer(channels, inner, width, stride, depth, block=block, eps=eps)
         self.width = width
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,93 @@
+"""`fairseg-lite import`: a Torch7 file becomes a checkpoint that the other commands take; downloads that go wrong."""
+
+import pytest
+import torch
+
+from fairseg_lite.cli import torch7
+from fairseg_lite.data import download
+from fairseg_lite.training.checkpoints import load_model
+from tests.data.test_download import server  # noqa: F401  (a fixture)
+from tests.torch7.small import Official, small_deepmask, small_sharpmask
+from tests.torch7.writer import dump
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A small official SharpMask."""
+    path = tmp_path / "model.t7"
+    path.write_bytes(dump(Official().sharpmask(small_sharpmask())))
+    return path
+
+
+def test_a_file_becomes_a_checkpoint(cli, file, tmp_path, photo):
+    out = tmp_path / "sharp.safetensors"
+    code, said, err = cli("import", file, "-o", out)
+    assert (code, err) == (0, [])
+    assert said[0].startswith(f"reading {file} (")
+    assert said[1].startswith("SharpMask as trained: ") and said[1].endswith("each in its place")
+    assert said[2] == "residual blocks 2+1+1, patch 32 px, masks 32 x 32"
+    assert "iSz 32" in said[3] and "km 16" in said[3]
+    model = load_model(out, kind="SharpMask")
+    x = torch.zeros(1, 3, 64, 64)
+    assert torch.equal(model(x).masks, small_sharpmask()(x).masks)
+    assert model.header["source"] == "model.t7" and model.header["form"] == "training" and model.header["config"]["oSz"] == 8
+    code, _, _ = cli("propose", photo, "-o", tmp_path / "found", "--model", out)
+    assert code == 0 and (tmp_path / "found").is_dir()
+
+
+def test_bad_input(refused, file, tmp_path):
+    out = tmp_path / "x.safetensors"
+    assert "wants a FILE or --download NAME, and not both" in refused("import", "-o", out)
+    assert "wants a FILE or --download" in refused("import", file, "--download", "deepmask", "-o", out)
+    assert "--address goes with --download" in refused("import", file, "--address", "http://x", "-o", out)
+    assert "ends in .safetensors" in refused("import", file, "-o", tmp_path / "x.pt")
+    assert "No such file" in refused("import", tmp_path / "none.t7", "-o", out)
+    file.write_bytes(file.read_bytes()[:5000])
+    assert "at byte" in refused("import", file, "-o", out) and not out.exists()
+    file.write_bytes(b"PK\x03\x04 not a model")
+    assert f"'{file}': an int was expected (at byte 0)" in refused("import", file, "-o", out)
+    file.write_bytes(dump({"model": 5}))
+    assert "wanted an official DeepMask" in refused("import", file, "-o", out)
+
+
+@pytest.fixture
+def official(server, monkeypatch):  # noqa: F811
+    """The local server in the place of FAIR's, with a small DeepMask."""
+    content = dump(Official().deepmask(small_deepmask()))
+    server.files["/file"], server.tags["/file"] = content, '"one"'
+    monkeypatch.setattr(torch7, "OFFICIAL", {"deepmask": f"{server.url}/file"})
+    options = download.download.__kwdefaults__
+    monkeypatch.setattr(download.download, "__kwdefaults__", {**options, "wait": 0.01, "timeout": 0.5, "tries": 3})
+    return server
+
+
+def test_download(cli, official, tmp_path):
+    """Broken off in the middle of a first call, gone on with in the second, and not fetched a third time."""
+    out = tmp_path / "deepmask.safetensors"
+    official.faults["/file"] = ["drops", "hang up", "hang up", "hang up"]
+    code, _, err = cli("import", "--download", "deepmask", "-o", out)
+    assert code == 2 and "the next call goes on from there" in err[-1] and not out.exists()
+    official.requests.clear()
+    code, said, _ = cli("import", "--download", "deepmask", "-o", out)
+    assert code == 0 and "DeepMask as trained" in said[1]
+    ((_, asked),) = official.requests
+    assert asked and asked.startswith("bytes=")
+    assert load_model(out).patch_size == 32
+    code, said, _ = cli("import", "--download", "deepmask", "-o", out)
+    assert code == 0 and "is there already" in said[0] and len(official.requests) == 1
+
+
+@pytest.mark.parametrize("fault, message", [
+    ("404", "404"), ("no length", "does not say how long"), ("gives nothing", "ended after 0 of"),
+    ("html", "no Torch7 file that came"), ("other content", "no Torch7 file that came"),
+])  # fmt: skip
+def test_a_server_that_lies(cli, official, tmp_path, fault, message):
+    official.faults["/file"] = [fault] * 20
+    code, _, err = cli("import", "--download", "deepmask", "-o", tmp_path / "deepmask.safetensors")
+    assert code == 2 and message in err[-1]
+    assert not list(tmp_path.glob("deepmask.safe*")) and not (tmp_path / "deepmask.t7").exists()
+
+
+def test_the_official_addresses_are_of_the_official_places():
+    assert set(torch7.OFFICIAL) == {"deepmask", "sharpmask", "multipathnet"}
+    assert all(a.startswith("https://s3.amazonaws.com/") and a.endswith(".t7") for a in torch7.OFFICIAL.values())
