@@ -9,7 +9,6 @@ proposals, the same pictures in the same order (with the same seed) and the same
 """
 
 import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 
 from fairseg_lite.data.box_files import Boxes
 from fairseg_lite.data.coco import to_coco
+from fairseg_lite.data.files import whole
 from fairseg_lite.data.rois import pictures_of
 from fairseg_lite.data.scenes import SceneCache, SceneDataset
 from fairseg_lite.evaluation.precision import PrecisionReport, evaluate_detections
@@ -274,12 +274,5 @@ def _flat(content: object, name: str = "") -> dict:
 
 
 def _write(path: Path, content: object) -> None:
-    part = path.with_name(f".{path.name}.part{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
         part.write_text(content if isinstance(content, str) else json.dumps(content, indent=1) + "\n")
-        os.replace(part, path)
-    except OSError as error:
-        raise ValueError(f"cannot write {str(path)!r}: {error}; what stood there before is whole") from error
-    finally:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None
