@@ -61,7 +61,8 @@ class MultiPathNet(nn.Module):
         box_tower: "own" or "joined", see above.
         pooled: P.
         pooling: "v1", "v2" or "align" (models/roi_pooling.py).
-        mixed: channels after the 1x1 convolution of a region; default conv5's. Without skip a number makes one all the same.
+        mixed: channels after the 1x1 convolution of a region; default conv5's. Without skip a number makes
+            one all the same, and nothing is normalised.
         normalise, skip_scale: of `Mix`.
         frozen: so many first stages of the trunk are not trained.
     Raises:
@@ -109,11 +110,7 @@ class MultiPathNet(nn.Module):
         def region(factor: float, levels: Sequence[int]) -> Region:
             channels = [trunk.level_channels[i] for i in levels]
             out = mixed or channels[-1]
-            mix = None
-            if skip:
-                mix = Mix(channels, out, normalise=normalise, scale=skip_scale)
-            elif mixed:
-                mix = Mix(channels, out, scale=skip_scale)
+            mix = Mix(channels, out, normalise=skip and normalise, scale=skip_scale) if skip or mixed else None
             return Region(factor, levels, mix, tower(out, pooled))
 
         self.trunk = trunk
@@ -287,7 +284,9 @@ def multipathnet_vgg16(
     Args:
         num_classes, integral, foveal, skip, frozen, options: as `MultiPathNet`.
         trunk_weights: None, "VGG16_Weights.IMAGENET1K_V1", or a local file; its fc6 and fc7, where it has them, begin every
-            tower.
+            tower. The official network's own weights want the trunk's `ceil` (models/trunks.py), torchvision's do not.
+    Raises:
+        ValueError: as `MultiPathNet` and `load_trunk_weights`.
     Source: MultiPath section 3; official `models/multipathnet.lua`, `vgg.lua`. Lesson: 08.
     """
     model = MultiPathNet(

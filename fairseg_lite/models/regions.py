@@ -20,11 +20,9 @@ class Mix(nn.Module):
         channels: of each level, finest first.
         out: channels of the result.
         normalise: divide the whole pooled C x P x P of a level by its length, for each RoI, then multiply by scale.
-            Without it the levels are multiplied by 1, 1/30, 1/200 (conv5, conv4, conv3) and the convolution starts as a copy
-            of conv5, so that a network begins as the one without skips.
+            Without it the levels are multiplied by 1, 1/30, 1/200 (conv5, conv4, conv3), and where `out` is conv5's number of
+            channels the convolution starts as a copy of it: a network that begins as the one without skips.
         scale: of the normalised levels.
-    Raises:
-        ValueError: not normalised, and `out` is not the coarsest level's number of channels.
     Example:
         >>> Mix([4, 8], 16)([torch.rand(2, 4, 7, 7), torch.rand(2, 8, 7, 7)]).shape
         torch.Size([2, 16, 7, 7])
@@ -36,9 +34,7 @@ class Mix(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(sum(channels), out, 1)
         self.normalise, self.scale = normalise, scale
-        if not normalise:
-            if out != channels[-1]:
-                raise ValueError(f"{out} channels after mixing cannot start as a copy of conv5's {channels[-1]}; make them equal")
+        if not normalise and out == channels[-1]:
             nn.init.zeros_(self.conv.bias)
             nn.init.zeros_(self.conv.weight)
             nn.init.eye_(self.conv.weight[:, :out, 0, 0])

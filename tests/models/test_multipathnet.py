@@ -138,8 +138,18 @@ def test_mix_starts_as_the_network_without_skips():
     nn.init.ones_(mix.conv.weight)
     weighed = pooled[2].sum(1) + pooled[1].sum(1) / 30 + pooled[0].sum(1) / 200
     torch.testing.assert_close(mix(pooled)[:, 0], weighed)
-    with pytest.raises(ValueError, match="16 channels after mixing cannot start as a copy of conv5's 8"):
-        Mix([4, 8], 16, normalise=False)
+    assert Mix([4, 6, 8], 5, normalise=False).conv.weight[:, 8:].any(), "other sizes start at random"
+
+
+def test_without_skips_nothing_is_normalised():
+    """Fast R-CNN, with or without a 1x1 convolution: features twice as large are twice as large behind it."""
+    options = {"num_classes": 2, "foveal": False}
+    for skip in (False, True):
+        mix = multipathnet_tiny(skip=skip, **options).regions[0].mix
+        pooled = [torch.rand(2, c, 6, 6) for c in ((32, 64, 128) if skip else (128,))]
+        once, twice = (mix([p * f for p in pooled]) - mix.conv.bias[:, None, None] for f in (1, 2))
+        torch.testing.assert_close(twice, once * (1 if skip else 2), atol=1e-4, rtol=1e-4)
+    assert small(skip=False).regions[0].mix is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
