@@ -4,7 +4,8 @@
 of a process that does nothing else. The ceiling is a large matrix product in the same type: no stage made of
 convolutions and linear layers can beat its arithmetic at that rate. Weights and picture are random: the time of every
 stage but the last does not depend on them. For a MultiPathNet the picture has boxes anywhere instead of proposals and comes in
-the paper's size, 800 px or at most 1000; "rois" is the stage that looks at each of them.
+the paper's size, 800 px or at most 1000; "rois" is the stage that looks at each of them. "nms" has nothing to do: random weights
+are sure of nothing.
 """
 
 import math
