@@ -1,11 +1,11 @@
 """What several commands read and write: data sets by name, pictures, networks, folders for output."""
 
 import argparse
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
+
+from fairseg_lite.data.files import whole
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 DATA_HELP = "a COCO-format folder (images/ + instances.json, or pictures with FOLDER.json beside), or shapes[:N]"
@@ -129,7 +129,7 @@ def write_json(path: str | Path, content: object, *, indent: int | None = None) 
     Raises:
         ValueError: it cannot be written.
     """
-    with _whole(Path(path)) as part:
+    with whole(path) as part:
         part.write_text(json.dumps(content, indent=indent) + "\n")
 
 
@@ -139,25 +139,10 @@ def write_picture(path: str | Path, picture) -> None:
     Raises:
         ValueError: it cannot be written.
     """
-    with _whole(Path(path)) as part:
+    with whole(path) as part:
         if hasattr(picture, "savefig"):
             picture.savefig(part, format="png", dpi=100)
         else:
             from PIL import Image
 
             Image.fromarray(picture).save(part, "PNG")
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A name to write under; what is written there then takes the place of `path`."""
-    part = path.with_name(f".{path.name}.part{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise ValueError(f"cannot write {str(path)!r}: {error.strerror}; what stood there before is whole") from error
-    finally:
-        with contextlib.suppress(OSError):  # its folder may be no folder
-            part.unlink(missing_ok=True)

@@ -119,7 +119,7 @@ def _train(a: argparse.Namespace) -> int:
         from fairseg_lite.training.ablation import measure
 
         held_out = _proposals(a, a.valid_proposals or a.proposals, valid, a.valid, out, device, held_out=True)
-        report = measure(model, valid, held_out, progress=True)
+        report = measure(model, valid, held_out, progress=True, **recipe.seen_at)
         print(f"{a.valid}: boxes of {report}")
         write_json(out / "valid.json", {"data": a.valid, "boxes": asdict(report)}, indent=1)
     return 0

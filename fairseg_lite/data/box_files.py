@@ -1,7 +1,6 @@
 """Proposals as boxes in files: COCO results, ours or another program's."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from fairseg_lite.data.files import whole
 from fairseg_lite.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from fairseg_lite.geometry.masks import rle_counts
 
@@ -72,21 +72,13 @@ def save_boxes(path: str | Path, boxes: Mapping[int, Boxes]) -> None:
     Raises:
         ValueError: it cannot be written.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part{os.getpid()}")
     rows = [
         {"image_id": key, "category_id": 1, "bbox": [round(v, 1) for v in box], "score": round(score, 5)}
         for key, found in boxes.items()
         for box, score in zip(xyxy_to_xywh(found.boxes).tolist(), found.scores.tolist(), strict=True)
     ]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
         part.write_text(json.dumps(rows) + "\n")
-        os.replace(part, path)
-    except OSError as error:
-        raise ValueError(f"cannot write proposals {str(path)!r}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None
 
 
 def _image_id(row: object) -> int:

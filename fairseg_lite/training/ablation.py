@@ -9,7 +9,6 @@ proposals, the same pictures in the same order (with the same seed) and the same
 """
 
 import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 
 from fairseg_lite.data.box_files import Boxes
 from fairseg_lite.data.coco import to_coco
+from fairseg_lite.data.files import whole
 from fairseg_lite.data.rois import pictures_of
 from fairseg_lite.data.scenes import SceneCache, SceneDataset
 from fairseg_lite.evaluation.precision import PrecisionReport, evaluate_detections
@@ -75,7 +75,13 @@ class Result:
 
 
 def measure(
-    model: MultiPathNet, dataset: SceneDataset, boxes: Mapping[int, Boxes], *, truth: dict | None = None, progress: bool = False
+    model: MultiPathNet,
+    dataset: SceneDataset,
+    boxes: Mapping[int, Boxes],
+    *,
+    truth: dict | None = None,
+    progress: bool = False,
+    **options: object,
 ) -> PrecisionReport:
     """Box AP of a network on the pictures of a data set.
 
@@ -85,11 +91,12 @@ def measure(
         boxes: proposals by picture id.
         truth: `to_coco(dataset)`, to save making it again.
         progress: show a bar when it takes more than 2 s.
+        options: of `detect`, such as a recipe's `seen_at`.
     """
     found = {}
     for i in tqdm(pictures_of(dataset, boxes), desc="measuring", unit="picture", disable=not progress, delay=2, leave=False):
         scene = dataset[i]
-        found[scene.image_id] = detect(model, scene.image, boxes[scene.image_id], masks=None)
+        found[scene.image_id] = detect(model, scene.image, boxes[scene.image_id], masks=None, **options)
     return evaluate_detections(truth or to_coco(dataset), found, "bbox")
 
 
@@ -149,7 +156,7 @@ def ablate(
             if not history.finished:
                 raise KeyboardInterrupt(f"{folder} is kept at its last step; the same command goes on there")
         truth = truth or to_coco(scenes)
-        report = measure(model, scenes, valid_boxes, truth=truth, progress=progress)
+        report = measure(model, scenes, valid_boxes, truth=truth, progress=progress, **recipe.seen_at)
         _write(folder / "result.json", asdict(Result(row.name, seed, asdict(report))))
         (folder / "state.safetensors").unlink(missing_ok=True)  # the network is in model.safetensors
         write_table(out, rows, results_in(out, rows, seeds))
@@ -274,12 +281,5 @@ def _flat(content: object, name: str = "") -> dict:
 
 
 def _write(path: Path, content: object) -> None:
-    part = path.with_name(f".{path.name}.part{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
         part.write_text(content if isinstance(content, str) else json.dumps(content, indent=1) + "\n")
-        os.replace(part, path)
-    except OSError as error:
-        raise ValueError(f"cannot write {str(path)!r}: {error}; what stood there before is whole") from error
-    finally:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None

@@ -45,6 +45,12 @@ class MultiPathRecipe:
     statistics: int = 1000  # pictures over which box deltas are normalised; official code: 1000
     fit: FitConfig = field(default_factory=FitConfig)
 
+    @property
+    def seen_at(self) -> dict:
+        """Options of `detect` for pictures of the size trained on: the middle of the range."""
+        middle = None if self.short_side is None else sum(self.short_side) // 2
+        return {"short_side": middle, "max_side": self.max_side}
+
 
 MULTIPATHNET_RECIPES: dict[str, MultiPathRecipe] = {
     # ours: the checkpoint that comes with the library

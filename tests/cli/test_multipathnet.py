@@ -106,11 +106,12 @@ def cli_trained(folder):
 def test_switches_change_the_network_only():
     from fairseg_lite.cli import build_parser
 
-    def changed(*words, recipe="photos"):
+    def changed(*words, recipe="shapes"):
         a = build_parser().parse_args(["train", "multipathnet", "shapes", "--out", "x", *words])
         return _changed(a, MULTIPATHNET_RECIPES[recipe])
 
-    assert changed() == MULTIPATHNET_RECIPES["photos"]
+    for name, recipe in MULTIPATHNET_RECIPES.items():
+        assert changed(recipe=name) == recipe
     for idea in IDEAS:
         assert changed(f"--no-{idea}").options == {idea: False}
     assert changed("--heads", "4").options == {"integral": 4}

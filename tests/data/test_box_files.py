@@ -58,7 +58,7 @@ def test_what_is_saved_is_read_again(tmp_path):
     torch.testing.assert_close(found[9].boxes, boxes, atol=0.11, rtol=0)
     assert found[9].scores.tolist() == [5, 4, 3, 2, 1, 0]
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="cannot write proposals"):
+    with pytest.raises(ValueError, match="cannot write .*file/p.json"):
         save_boxes(tmp_path / "file/p.json", found)
 
 

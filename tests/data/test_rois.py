@@ -283,6 +283,15 @@ def test_pictures_of_unlike_sizes_are_padded_with_the_mean_colour():
         assert batch.rois[rows_of(batch, b)].tolist() == [[b, *data[index].boxes[0].tolist()]]
 
 
+def test_colour_shakes_pictures_and_nothing_else():
+    data = ShapesDataset(2, seed=3)
+    boxes = around(data)
+    plain, shaken = (RoiSampler(data, boxes, images=1, flip=False, colour=c).batch(0) for c in (0.0, 0.4))
+    difference = (plain.images - shaken.images).abs()
+    assert 0.05 < difference.mean() < 1.5
+    assert all(torch.equal(getattr(plain, f), getattr(shaken, f)) for f in ("rois", "labels", "targets", "ious"))
+
+
 def same(a, b):
     return all(torch.equal(getattr(a, f), getattr(b, f)) for f in ("images", "rois", "labels", "targets", "ious"))
 
