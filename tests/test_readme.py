@@ -27,6 +27,8 @@ SMALL = {  # what is added so that the command ends in seconds; None: it needs a
     "data coco": None,
     "train deepmask": ["--steps", "2", "--batch", "4"],
     "train sharpmask": ["--steps", "2", "--batch", "4"],
+    "train multipathnet": ["--steps", "2", "--batch", "1", "--proposals", "MODEL", "--top-k", "5"],
+    "ablate": None,
     "propose": ["--model", "MODEL", "--top-k", "3"],
     "detect": ["--proposer", "MODEL", "--top-k", "3"],
     "evaluate": ["--limit", "1", "--top-k", "10"],
