@@ -56,6 +56,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--nms", type=float, metavar="IOU", help="drop proposals that overlap a better one by more")
     p.add_argument("--zoom", type=int, default=0, metavar="N", help="larger scales to add, for small objects")
     p.add_argument("--figure", metavar="FILE", help="draw the pictures that went best, median and worst")
+    p.add_argument("--edges", metavar="FILE", help="draw edges of eight objects close up; of a SharpMask before and after")
     p.add_argument("--boundary", action="store_true", help="measure the edges of the masks too, on the same patches")
     p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
     add_precision(p)
@@ -96,6 +97,7 @@ def _evaluate(a: argparse.Namespace) -> None:
         output_folder(Path(a.out).parent)
     from tqdm.auto import tqdm
 
+    from fairseg_lite.cli.figures import edges_of, extremes
     from fairseg_lite.data.coco import to_coco
     from fairseg_lite.data.scenes import Subset
     from fairseg_lite.evaluation.boundary import boundary_report
@@ -137,7 +139,9 @@ def _evaluate(a: argparse.Namespace) -> None:
         print(f"{'masks' if kind == 'segm' else 'boxes':10} {report}")
     print(f"proposals  {len(data)} of {total} pictures, {seconds / len(data):.2f} s each")
     if a.figure:
-        write_picture(a.figure, _extremes(data, truth, results))
+        write_picture(a.figure, extremes(data, truth, results))
+    if a.edges:
+        write_picture(a.edges, edges_of(model, data))
     if a.out:
         content = {
             "model": a.model,
@@ -243,44 +247,6 @@ def _detected(a: argparse.Namespace, data, truth: dict, device) -> tuple[list[di
         seconds += time.perf_counter() - clock
         rows += found.to_coco(scene.image_id, [ids[name] for name in detector.categories])
     return rows, seconds / max(len(data), 1)
-
-
-def _extremes(data, truth: dict, results: list[dict], count: int = 3):
-    """The pictures whose objects were found best, at the median and worst: the best of 100 proposals for each object."""
-    import numpy as np
-    from pycocotools import mask as coco_mask
-
-    from fairseg_lite.geometry.masks import rle_decode
-    from fairseg_lite.plots import grid, hits
-
-    objects, found = {}, {}
-    for a in truth["annotations"]:
-        if not a["iscrowd"]:
-            objects.setdefault(a["image_id"], []).append(a["segmentation"])
-    for r in results:  # best first, picture by picture
-        if len(found.setdefault(r["image_id"], [])) < 100:
-            found[r["image_id"]].append(r["segmentation"])
-    ranked = []
-    for i, entry in enumerate(truth["images"]):
-        rles, proposals = objects.get(entry["id"], []), found.get(entry["id"], [])
-        if rles and proposals:
-            iou = coco_mask.iou(proposals, rles, [0] * len(rles))
-            ranked.append((iou.max(0).mean(), i, rles, [proposals[k] for k in iou.argmax(0)]))
-        elif rles:
-            ranked.append((0.0, i, rles, []))
-    ranked.sort(key=lambda row: -row[0])
-    count = max(min(count, len(ranked) // 3), 1)  # no picture twice, where there are three
-    middle = (len(ranked) - count) // 2
-    parts = {"best": ranked[:count], "median": ranked[middle : middle + count], "worst": ranked[-count:]}
-    pictures, titles = [], []
-    for word, rows in parts.items():
-        for value, i, rles, best in rows:
-            image = data[i].image
-            shown, drawn = (np.any([np.zeros(image.shape[:2], bool), *map(rle_decode, part)], axis=0) for part in (rles, best))
-            pictures.append(hits(image, shown, drawn))
-            titles.append(f"{word}: mean IoU {value:.2f}")
-    legend = "the best of 100 masks for each object: green found, orange missed, blue too much"
-    return grid(pictures, titles, columns=count, side=4, title=legend)
 
 
 def _bench(a: argparse.Namespace) -> None:
