@@ -53,10 +53,13 @@ class MultiPathRecipe:
 
 
 MULTIPATHNET_RECIPES: dict[str, MultiPathRecipe] = {
-    # ours: the checkpoint that comes with the library
+    # ours: the checkpoint that comes with the library; many pictures of few RoIs each, since RoIs of a picture are much alike
     "shapes": MultiPathRecipe(
+        images=8,
+        rois=24,
+        fg_fraction=0.33,
         background=0.0,
-        fit=FitConfig(steps=3000, lr=1e-3, weight_decay=0.05, warmup=100, clip=5.0, precision="auto", save_every=100),
+        fit=FitConfig(steps=2000, lr=1e-3, weight_decay=0.05, warmup=100, clip=5.0, precision="auto", save_every=100),
     ),
     # ours: a lesson's few minutes
     "lesson": MultiPathRecipe(
