@@ -2,13 +2,18 @@
 
 import torch
 
+from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.evaluation.precision import evaluate_detections
+from fairseg_lite.inference.detection import detect
+from fairseg_lite.inference.proposals import propose
 from fairseg_lite.training.checkpoints import SHIPPED, load_model
 from fairseg_lite.training.recipes import patch_report
 
 
 def test_sizes():
     assert SHIPPED["shapes"].stat().st_size < 8e6 and SHIPPED["shapes-sharp"].stat().st_size < 6e6
+    assert SHIPPED["shapes-multipath"].stat().st_size < 8e6
 
 
 def test_the_refinement_stands_on_the_deepmask_of_the_library():
@@ -20,3 +25,13 @@ def test_refined_masks_are_the_better_ones():
     sharp, scenes = load_model("shapes-sharp"), ShapesDataset(25, seed=1)
     a, b = (patch_report(m, scenes, progress=False) for m in (sharp, sharp.deepmask))
     assert b.mean_iou > 0.75 and a.mean_iou > b.mean_iou + 0.03 and a.rate_85 > 1.3 * b.rate_85
+
+
+def test_the_detector_names_most_of_what_it_finds():
+    sharp, scenes = load_model("shapes-sharp"), ShapesDataset(12, seed=1)
+    model, found = load_model("shapes-multipath"), {}
+    assert model.header["categories"] == list(scenes.categories)
+    for scene in scenes:
+        found[scene.image_id] = detect(model, scene.image, propose(sharp, scene.image, top_k=100), masks=None)
+    report = evaluate_detections(to_coco(scenes), found, "bbox")
+    assert report.ap50 > 0.4 and report.ap > 0.3
