@@ -116,7 +116,7 @@ MULTIPATH_FAULTS = {
     "a tanh for a head": (lambda m: setattr(m[3].fields["modules"][0].fields["modules"][2], "name", "nn.Tanh"), "m.4.1.3 is a"),
     "no deviations": (lambda m: m[5].fields["modules"][1].fields.pop("std"), "m.6.2.std is missing"),
     "a tensor too many": (lambda m: m[4].fields.update(weight=ONE), "1 tensors have no place in a MultiPathNet: 5.weight"),
-    "five parts": (lambda m: m.pop(3), "official are a pooled tower, heads"),
+    "five parts": (lambda m: m.pop(3), "official are a pooled tower, or some"),
 }  # fmt: skip
 
 
