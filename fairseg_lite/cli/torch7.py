@@ -53,7 +53,10 @@ def _import(a: argparse.Namespace) -> None:
     model, how = found.model, {"training": "as trained", "inference": "in inference form"}[found.form]
     save_model(out, model, name=found.name, kwargs=found.kwargs, source=source.name, form=found.form, config=found.config)
     numbers = sum(p.numel() for p in model.parameters())
-    blocks = "+".join(str(len(x)) for x in (model.trunk.layer1, model.trunk.layer2, model.trunk.layer3))
+    if vgg := found.name == "multipathnet_vgg16":
+        layers = "convolutions " + "+".join(str(len(group)) for group in found.kwargs["trunk"]["widths"])
+    else:
+        layers = "residual blocks " + "+".join(str(len(x)) for x in (model.trunk.layer1, model.trunk.layer2, model.trunk.layer3))
     if hasattr(model, "patch_size"):
         sizes = f"patch {model.patch_size} px, masks {model.mask_size} x {model.mask_size}"
     else:
@@ -61,7 +64,11 @@ def _import(a: argparse.Namespace) -> None:
             f"{model.num_classes} categories, {len(model.classes)} classifiers, {model.pooled} x {model.pooled} cells of a RoI"
         )
     print(f"{type(model).__name__} {how}: {found.tensors} tensors, {numbers / 1e6:.2f} M parameters, each in its place")
-    print(f"residual blocks {blocks}, {sizes}")
+    print(f"{layers}, {sizes}")
+    if vgg:
+        print(
+            "it wants pictures as Caffe's VGG does (BGR, 0 to 255, less a mean): inference.official_detection, transform='ross'"
+        )
     if found.config:
         print("official options: " + ", ".join(f"{k} {v}" for k, v in sorted(found.config.items())))
     print(f"{out} written" + (f"; fairseg-lite propose PICTURE -o OUT --model {out}" if hasattr(model, "patch_size") else ""))

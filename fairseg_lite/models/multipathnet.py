@@ -114,9 +114,9 @@ class MultiPathNet(nn.Module):
             return Region(factor, levels, mix, tower(out, pooled))
 
         self.trunk = trunk
-        self.regions = nn.ModuleList(region(f, _levels(f, skip, sees)) for f in factors)
+        self.regions = nn.ModuleList(region(f, levels_seen(f, skip, sees)) for f in factors)
         own = box_tower == "own" and len(factors) > 1
-        self.box_region = region(BOX_REGION, _levels(BOX_REGION, skip, "figure")) if own else None
+        self.box_region = region(BOX_REGION, levels_seen(BOX_REGION, skip, "figure")) if own else None
         width = sum(r.tower.width for r in self.regions)
         self.classes = nn.ModuleList(nn.Linear(width, num_classes + 1) for _ in self.thresholds)
         self.boxes = nn.Linear(self.box_region.tower.width if own else width, 4 * (num_classes + 1))
@@ -207,8 +207,8 @@ def _thresholds(integral: bool | int | Sequence[float]) -> tuple[float, ...]:
     return tuple(integral)
 
 
-def _levels(factor: float, skip: bool, sees: str) -> tuple[int, ...]:
-    """Which of conv3, conv4, conv5 (0, 1, 2) a region of this factor sees."""
+def levels_seen(factor: float, skip: bool, sees: str) -> tuple[int, ...]:
+    """Which of conv3, conv4, conv5 (0, 1, 2) a region of this factor sees. Options: `MultiPathNet`'s."""
     if not skip:
         return (2,)
     if sees == "figure" or factor <= 1:
@@ -277,6 +277,8 @@ def multipathnet_vgg16(
     skip: bool = True,
     trunk_weights: str | Path | None = None,
     frozen: int = 2,
+    trunk: dict | None = None,
+    tower: dict | None = None,
     **options: object,
 ) -> MultiPathNet:
     """The paper's network: VGG-16, towers of 4096. With all switches off, Fast R-CNN.
@@ -285,13 +287,15 @@ def multipathnet_vgg16(
         num_classes, integral, foveal, skip, frozen, options: as `MultiPathNet`.
         trunk_weights: None, "VGG16_Weights.IMAGENET1K_V1", or a local file; its fc6 and fc7, where it has them, begin every
             tower. The official network's own weights want the trunk's `ceil` (models/trunks.py), torchvision's do not.
+        trunk, tower: other options of `VGGTrunk` and `LinearTower`; the form of an official file (torch7/multipathnet.py).
     Raises:
         ValueError: as `MultiPathNet` and `load_trunk_weights`.
     Source: MultiPath section 3; official `models/multipathnet.lua`, `vgg.lua`. Lesson: 08.
     """
     model = MultiPathNet(
-        trunk=VGGTrunk(widths=VGG_16), tower=LinearTower, num_classes=num_classes, integral=integral, foveal=foveal, skip=skip,
-        frozen=frozen, **options,
+        trunk=VGGTrunk(**{"widths": VGG_16, **(trunk or {})}),
+        tower=lambda channels, side: LinearTower(channels, side, **(tower or {})),
+        num_classes=num_classes, integral=integral, foveal=foveal, skip=skip, frozen=frozen, **options,
     )  # fmt: skip
     return _with_weights(model, trunk_weights, {"classifier.0.": "1.", "classifier.3.": "4."})
 

@@ -57,10 +57,11 @@ def _of_length(length: float, x: Tensor) -> Tensor:
 
 
 class LinearTower(nn.Sequential):
-    """VGG's fc6 and fc7 with dropout: (N, C, P, P) -> (N, width)."""
+    """VGG's fc6 and fc7 with dropout: (N, C, P, P) -> (N, width). hidden: what fc6 gives; default width."""
 
-    def __init__(self, channels: int, pooled: int, *, width: int = 4096, dropout: float = 0.5):
-        fc6, fc7 = nn.Linear(channels * pooled**2, width), nn.Linear(width, width)
+    def __init__(self, channels: int, pooled: int, *, width: int = 4096, hidden: int | None = None, dropout: float = 0.5):
+        hidden = hidden or width
+        fc6, fc7 = nn.Linear(channels * pooled**2, hidden), nn.Linear(hidden, width)
         super().__init__(nn.Flatten(), fc6, nn.ReLU(), nn.Dropout(dropout), fc7, nn.ReLU(), nn.Dropout(dropout))
         self.width = width
 

@@ -18,15 +18,19 @@ WORDS = {
     "SpatialConvolution": "conv", "SpatialConvolutionMM": "conv", "Linear": "linear", "ReLU": "relu", "Threshold": "relu",
     "ConstAffine": "affine", "SpatialConstDiagonal": "affine", "SpatialMaxPooling": "pool", "ConcatTable": "fork",
     "ParallelTable": "fork", "CAddTable": "add", "SpatialReSamplingEx": "resize", "SpatialUpSamplingNearest": "nearest",
-    "SpatialAveragePooling": "mean",
+    "SpatialAveragePooling": "mean", "FlattenTable": "flatten", "Foveal": "foveal", "Transpose": "swap", "Select": "which",
+    "SelectTable": "which", "ROIPooling": "roi", "Normalize": "normalise", "MulConstant": "times", "JoinTable": "join",
+    "Narrow": "part",
 }  # fmt: skip
 SEQUENCES = ("Sequential", "NoBackprop")
-NEUTRAL = ("Identity", "View", "Reshape", "Copy", "Dropout", "SpatialZeroPadding", "SpatialSymmetricPadding")
+NEUTRAL = ("Identity", "View", "Reshape", "Copy", "Contiguous", "Dropout", "SpatialZeroPadding", "SpatialSymmetricPadding")
 BUFFERS = (
     "output", "inps", "finput", "fgradInput", "noise", "addBuffer", "indices", "buffer", "buffer2", "columns", "ones",
+    "norm", "normp", "inputGpu", "outputGpu",
 )  # fmt: skip
 FIXED = {  # what a module's numbers must be for it to be what our networks have
-    "pool": {"kW": 3, "kH": 3, "dW": 2, "dH": 2, "padW": 1, "padH": 1}, "nearest": {"scale_factor": 2}, "relu": {"threshold": 0},
+    "pool": {"kW": 3, "kH": 3, "dW": 2, "dH": 2, "padW": 1, "padH": 1, "ceil_mode": False}, "nearest": {"scale_factor": 2},
+    "halve": {"kW": 2, "kH": 2, "dW": 2, "dH": 2, "padW": 0, "padH": 0}, "relu": {"threshold": 0}, "normalise": {"p": 2},
 }  # fmt: skip
 LARGEST = 2**16  # channels
 DEEPEST = 24  # Sequentials in Sequentials
@@ -45,6 +49,13 @@ class Layer(NamedTuple):
         if not isinstance(value, int):
             raise ValueError(f"{self.path}: {name} is {value!r}; a whole number is wanted")
         return value
+
+    def check(self, **wanted: float) -> None:
+        """Numbers that must be what ours are."""
+        for name, value in wanted.items():
+            found = self.record.fields.get(name)
+            if not isinstance(found, int | float) or not math.isclose(found, value, rel_tol=1e-6):
+                raise ValueError(f"{self.path} ({self.record.name}): {name} is {found!r}, ours has {value:g}")
 
     def tensor(self, name: str) -> np.ndarray | None:
         value = self.record.fields.get(name)
@@ -184,6 +195,8 @@ def chain(record: Any, path: str, above: tuple[set, int] | None = None) -> list[
     if record.kind not in WORDS:
         raise ValueError(f"{path} is a {record.name}; the official networks have none")
     layer = Layer(path, WORDS[record.kind], record)
+    if layer.word == "pool" and record.fields.get("kW") == 2:
+        layer = layer._replace(word="halve")
     for name, value in FIXED.get(layer.word, {}).items():
         if name in record.fields and layer.number(name) != value:
             raise ValueError(f"{path} ({record.name}): {name} is {layer.number(name)}, ours has {value}")

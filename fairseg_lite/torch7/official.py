@@ -8,12 +8,11 @@ missing is an error that names its path, such as `trunk.5.1.1.1.4.2.weight` (off
 Our network is first built without memory, so that a file with absurd sizes is refused before anything is allocated.
 
 Official names: inn.ConstAffine and nn.SpatialConstDiagonal (a, b) are our fixed norms; km, ks: k; config: kept as it is.
-Of the MultiPathNet family it is the kind that FAIR released for COCO, ResNet-18 with integral heads; VGG's is refused.
-Source: official `DeepMask.lua`, `SharpMask.lua`, `modelUtils.lua`; `models/resnet.lua` of MultiPathNet. Lesson: 04.
+The MultiPathNet family (multipathnet.py): ResNet-18 as FAIR released it for COCO, Fast R-CNN with VGG, and the paper's network.
+Source: official `DeepMask.lua`, `SharpMask.lua`, `modelUtils.lua`. Lesson: 04.
 """
 
 import math
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +20,11 @@ import torch
 from torch import nn
 
 from fairseg_lite.models.deepmask import deepmask_resnet50
-from fairseg_lite.models.multipathnet import multipathnet_resnet18
 from fairseg_lite.models.sharpmask import sharpmask_resnet50
-from fairseg_lite.torch7.modules import Layer, Mapping, chain, expect, leftovers, modules, padding_of
+from fairseg_lite.torch7.modules import Mapping, chain, expect, leftovers, modules, padding_of
+from fairseg_lite.torch7.multipathnet import map_multipathnet
 from fairseg_lite.torch7.reader import Record, Table, load
+from fairseg_lite.torch7.trunks import residual_trunk
 
 LINEAR = "(linear|conv)"  # as trained, or in inference form
 
@@ -68,10 +68,10 @@ def from_object(found: Any) -> Imported:
         build, kwargs = deepmask_resnet50, _deepmask(mapping, found, config, "maskBranch", "")
     elif kind == "SharpMask":
         build, kwargs = sharpmask_resnet50, _sharpmask(mapping, found, config)
-    elif kind == "Sequential" and [m.kind for m in modules(found, "m")[:2]] == ["ParallelTable", "ROIPooling"]:
-        kind, build, kwargs = "MultiPathNet", multipathnet_resnet18, _multipathnet(mapping, found)
+    elif kind == "Sequential" and [m.kind for m in modules(found, "m")[:1]] == ["ParallelTable"]:
+        kind, (build, kwargs) = "MultiPathNet", map_multipathnet(mapping, found)
     else:
-        raise ValueError(f"the file holds a {kind}; wanted an official DeepMask, SharpMask or MultiPathNet with ResNet")
+        raise ValueError(f"the file holds a {kind}; wanted an official DeepMask, SharpMask or MultiPathNet")
     if unused := leftovers(found, mapping.used):
         raise ValueError(f"{len(unused)} tensors have no place in a {kind}: {', '.join(unused[:5])}")
     with torch.device("meta"):
@@ -84,7 +84,7 @@ def from_object(found: Any) -> Imported:
 
 def _deepmask(mapping: Mapping, found: Record, config: dict, mask: str, prefix: str) -> dict:
     """Map trunk, mask and score; the options that build a network of that form."""
-    trunk, padding = _trunk(mapping, found.fields.get("trunk"), "trunk", f"{prefix}trunk.", f" conv relu {LINEAR}")
+    trunk, padding = residual_trunk(mapping, found.fields.get("trunk"), "trunk", f"{prefix}trunk.", f" conv relu {LINEAR}")
     layers = chain(found.fields["trunk"], "trunk")
     reduce, embed = layers[-3], layers[-1]
     mapping.weighted(reduce, f"{prefix}reduce")
@@ -114,55 +114,6 @@ def _deepmask(mapping: Mapping, found: Record, config: dict, mask: str, prefix: 
     }  # fmt: skip
 
 
-def _trunk(mapping: Mapping, found: Any, path: str, prefix: str, end: str) -> tuple[dict, str]:
-    """Map the ResNet up to conv4, after which come layers of the pattern `end`; its options and its padding."""
-    layers = expect(found, path, rf"conv (affine )?relu (pool )?(fork add relu)( fork add relu)*{end}")
-    stem, folded = layers[0], layers[1].word != "affine"
-    mapping.normed(stem, None if folded else layers[1], f"{prefix}conv1", f"{prefix}bn1")
-    forks = [layer for layer in layers if layer.word == "fork"]
-    stages = [list(group) for _, group in groupby(forks, key=lambda fork: fork.path.rsplit(".", 2)[0])]
-    if len(stages) != 3:
-        raise ValueError(f"{path}: {len(stages)} stages of residual blocks; three are wanted (official trunks end with conv4)")
-    found = [_stage(mapping, stage, f"{prefix}layer{i}") for i, stage in enumerate(stages, 1)]
-    forms, convs = [form for form, _ in found], [stem, *(conv for _, convs in found for conv in convs)]
-    if len({form["block"] for form in forms}) != 1:
-        raise ValueError(f"{path}: its stages have blocks of different kinds")
-    trunk = {name: [form[key] for form in forms] for name, key in (("depths", "depth"), ("inner", "inner"), ("out", "width"))}
-    trunk |= {"block": forms[0]["block"], "stem": [stem.number("kW"), stem.outputs], "eps": 0.0}
-    trunk |= {"stem_pool": any(layer.word == "pool" for layer in layers), "stride_in_1x1": any(form["early"] for form in forms)}
-    return trunk, padding_of(convs)
-
-
-def _stage(mapping: Mapping, forks: list[Layer], name: str) -> tuple[dict, list[Layer]]:
-    """Map the residual blocks of one stage; what they have in common, and their convolutions."""
-    forms, convs = [], []
-    for b, fork in enumerate(forks):
-        branches = modules(fork.record, fork.path)
-        if len(branches) != 2:
-            raise ValueError(f"{fork.path}: {len(branches)} branches; a residual block has two")
-        body = expect(branches[0], f"{fork.path}.1", "conv (affine )?relu conv( affine)?( relu conv( affine)?)?")
-        shortcut = expect(branches[1], f"{fork.path}.2", "(conv( affine)?)?")
-        for i, (conv, affine) in enumerate(pairs := _pairs(body), 1):
-            mapping.normed(conv, affine, f"{name}.{b}.conv{i}", f"{name}.{b}.bn{i}")
-        for conv, affine in _pairs(shortcut):
-            mapping.normed(conv, affine, f"{name}.{b}.downsample.0", f"{name}.{b}.downsample.1")
-        first, last = pairs[0][0], pairs[-1][0]
-        forms.append((len(pairs), first.outputs, last.outputs))
-        convs += [conv for conv, _ in pairs]
-    if len(set(forms)) != 1:
-        raise ValueError(f"{forks[0].path}: the residual blocks of this stage differ in their widths")
-    count, inner, width = forms[0]
-    block = {2: "basic", 3: "bottleneck"}[count]
-    early = block == "bottleneck" and convs[0].number("dW") > 1
-    return {"depth": len(forks), "inner": inner, "width": width, "block": block, "early": early}, convs
-
-
-def _pairs(layers: list[Layer]) -> list[tuple[Layer, Layer | None]]:
-    """Each convolution with the norm behind it, if there is one."""
-    after = zip(layers, [*layers, None][1:], strict=True)
-    return [(x, y if y and y.word == "affine" else None) for x, y in after if x.word == "conv"]
-
-
 def _sharpmask(mapping: Mapping, found: Record, config: dict) -> dict:
     """Map the DeepMask inside and the refinement; the options that build a network of that form.
 
@@ -186,43 +137,6 @@ def _sharpmask(mapping: Mapping, found: Record, config: dict) -> dict:
     mapping.weighted(ref[4], "last")
     k = first.outputs // (deepmask["patch_size"] // 16) ** 2
     return {"deepmask": deepmask, "k": k, "upsample": "nearest", "padding": padding_of([*convs, ref[4]])}
-
-
-def _multipathnet(mapping: Mapping, found: Record) -> dict:
-    """Map the MultiPathNet of the kind that was released: ResNet to conv4, RoI pooling, conv5 for each RoI, classes and boxes."""
-    parts = modules(found, "m")
-    if [m.kind for m in parts[2:4]] != ["Sequential", "ConcatTable"] or parts[-1].kind != "ParallelTable":
-        raise ValueError(
-            f"m is made of {', '.join(m.kind for m in parts)}; official are a pooled tower, heads and a norm of boxes"
-        )
-    images, heads = modules(parts[0], "m.1"), modules(parts[3], "m.4")
-    norms = [m for m in modules(parts[-1], "m.6") if m.kind == "BBoxNorm"]
-    if len(images) != 2 or len(heads) != 2 or len(norms) != 1:
-        raise ValueError("m: wanted pictures and boxes in m.1, classes and boxes in m.4, and one BBoxNorm at the end")
-    trunk, padding = _trunk(mapping, images[0], "m.1.1", "trunk.", "")
-    *forks, mean = expect(parts[2], "m.3", "(fork add relu )+mean")
-    tower, convs = _stage(mapping, [layer for layer in forks if layer.word == "fork"], "regions.0.tower.layer4")
-    pooling = Layer("m.2", "", parts[1])
-    pooled = pooling.number("W")
-    if pooled != pooling.number("H") or 2 * mean.number("kW") != pooled or 2 * mean.number("kH") != pooled:
-        raise ValueError(
-            f"m.2 pools {pooled} cells a side and {mean.path} takes the mean of {mean.number('kW')}; half are wanted"
-        )
-    if padding_of(convs) != padding or padding != "zeros" or tower.pop("early") or trunk["stride_in_1x1"]:
-        raise ValueError("m: another kind of ResNet than the official one (zeros as padding, strides in 3x3 convolutions)")
-    classes = modules(heads[0], "m.4.1") if heads[0].kind == "ConcatTable" else [heads[0]]
-    for i, head in enumerate(classes):
-        (layer,) = expect(head, f"m.4.1.{i + 1}", "linear")
-        mapping.weighted(layer, f"classes.{i}")
-    (boxes,) = expect(heads[1], "m.4.2", "linear")
-    mapping.weighted(boxes, "boxes")
-    norm = Layer("m.6.2", "", norms[0])
-    mapping.take(norm, "mean", "delta_mean")
-    mapping.take(norm, "std", "delta_std")
-    return {
-        "num_classes": layer.outputs - 1, "integral": len(classes), "foveal": False, "skip": False, "pooled": pooled,
-        "pooling": "v2" if parts[1].fields.get("v2") else "v1", "trunk": trunk, "conv5": {**tower, "eps": 0.0},
-    }  # fmt: skip
 
 
 def _plain(table: Any) -> dict:

@@ -8,6 +8,7 @@ from fairseg_lite.data import download
 from fairseg_lite.training.checkpoints import load_model
 from tests.data.test_download import server  # noqa: F401  (a fixture)
 from tests.torch7.small import Official, small_deepmask, small_sharpmask
+from tests.torch7.small_vgg import OfficialVGG, small_vgg
 from tests.torch7.writer import dump
 
 
@@ -33,6 +34,16 @@ def test_a_file_becomes_a_checkpoint(cli, file, tmp_path, photo):
     assert model.header["source"] == "model.t7" and model.header["form"] == "training" and model.header["config"]["oSz"] == 8
     code, _, _ = cli("propose", photo, "-o", tmp_path / "found", "--model", out)
     assert code == 0 and (tmp_path / "found").is_dir()
+
+
+def test_multipathnet_with_vgg(cli, tmp_path):
+    path, out = tmp_path / "model.t7", tmp_path / "vgg.safetensors"
+    path.write_bytes(dump(OfficialVGG().vgg(small_vgg("multipathnet"))))
+    code, said, err = cli("import", path, "-o", out)
+    assert (code, err) == (0, []) and said[1].startswith("MultiPathNet as trained: ")
+    assert said[2] == "convolutions 2+2+3+2+2, 3 categories, 6 classifiers, 3 x 3 cells of a RoI"
+    assert "wants pictures as Caffe's VGG does" in said[3] and said[4] == f"{out} written"
+    assert load_model(out, kind="MultiPathNet").box_region is not None
 
 
 def test_bad_input(refused, file, tmp_path):

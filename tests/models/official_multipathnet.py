@@ -29,9 +29,7 @@ def rois_of(official: Tensor) -> Tensor:
 
 def narrow_tower(channels: int, pooled: int) -> LinearTower:
     """fc6 of 16 numbers, fc7 of 4096."""
-    tower = LinearTower(channels, pooled, width=16)
-    tower[4], tower.width = nn.Linear(16, 4096), 4096
-    return tower
+    return LinearTower(channels, pooled, hidden=16, width=4096)
 
 
 def official_network(kind: str, path: Path) -> tuple[MultiPathNet, dict[str, Tensor]]:

@@ -110,13 +110,13 @@ def test_multipathnet(tmp_path, form, options):
 ONE = tensor(np.ones((1, 1), "f4"))
 MULTIPATH_FAULTS = {
     "another mean": (lambda m: m[2].fields["modules"][1].fields.update(kW=3), "m.2 pools 4 cells a side and m.3.2"),
-    "cells that are no square": (lambda m: m[1].fields.update(H=5), "m.2 pools 4 cells"),
+    "cells that are no square": (lambda m: m[1].fields.update(H=5), "m.2 .inn.ROIPooling.: H is 5, ours has 4"),
     "no norm of boxes": (lambda m: m[5].fields["modules"].pop(), "one BBoxNorm at the end"),
     "linear layers as a tower": (lambda m: m[2].fields.update(modules=[Object("nn.Linear")]), r"m.3 is made of \[linear\]"),
     "a tanh for a head": (lambda m: setattr(m[3].fields["modules"][0].fields["modules"][2], "name", "nn.Tanh"), "m.4.1.3 is a"),
     "no deviations": (lambda m: m[5].fields["modules"][1].fields.pop("std"), "m.6.2.std is missing"),
     "a tensor too many": (lambda m: m[4].fields.update(weight=ONE), "1 tensors have no place in a MultiPathNet: 5.weight"),
-    "five parts": (lambda m: m.pop(3), "official are a pooled tower, heads"),
+    "five parts": (lambda m: m.pop(3), "official are a pooled tower, or some"),
 }  # fmt: skip
 
 
@@ -171,7 +171,8 @@ FAULTS = {
     "a product": (rename("trunk.5.1.2", "nn.CMulTable"), "trunk.5.1.2 is a nn.CMulTable"),
     "a relu for a convolution": (rename("netvs.2.1", "nn.ReLU"), r"netvs.2 is made of \[relu relu conv\]; the official one of"),
     "another step": (change("trunk.6.1.1.1.4.2", dW=1, dH=1), r"steps by \(1, 1\)"),
-    "another pool": (change("trunk.4", kW=2), "kW is 2, ours has 3"),
+    "another pool": (change("trunk.4", kW=4), "kW is 4, ours has 3"),
+    "a pool that rounds up": (change("trunk.4", ceil_mode=True), "ceil_mode is True, ours has False"),
     "another border": (change("trunk.1.1", pad_l=1), "pad in the ways odd, symmetric"),
     "another patch": (lambda thing: thing["config"].update(iSz=48), "config.iSz is 48"),
     "an old dropout": (change("scoreBranch.1", v2=False), "also scales in evaluation"),

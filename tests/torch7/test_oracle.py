@@ -2,6 +2,7 @@
 
 import copy
 import gzip
+import json
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from tests.models.official_multipathnet import arrays, official_network, rois_of
 from tests.models.official_sharpmask import official_sharpmask
 from tests.models.oracle_weights import official_deepmask, official_threshold
 from tests.models.test_deepmask_oracle import close
+
+from .structure import official_modules
+from .writer import dump
 
 
 @pytest.fixture(scope="module", params=["deepmask", "sharpmask"])
@@ -99,6 +103,44 @@ def test_multipathnet_on_a_picture(multipathnet, shared):
     found = detect_official(
         multipathnet, data["image"], data["boxes"] - 1, transform="imagenet", short_side=240, top=100
     )  # fmt: skip
+    wanted = [data[f"tester_top100_{k:02d}"].reshape(-1, 5) - torch.tensor([1, 1, 1, 1, 0]) for k in range(1, 21)]
+    assert [len(d) for d in found] == [len(d) for d in wanted] and sum(map(len, wanted)) >= 100
+    for ours, official in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, official.to(ours.dtype), rtol=1e-4, atol=1e-2)
+
+
+@pytest.fixture(scope="module", params=["vgg", "multipathnet"])
+def vgg(request, shared, tmp_path_factory):
+    """Fast R-CNN and the paper's network: no file of them is left, so one is written from the oracle's modules and tensors."""
+    source = shared / "oracle" / "multipathnet" / f"model_{request.param}"
+    with np.load(source.with_suffix(".npz")) as z:
+        weights = {k: z[k] for k in z.files if k.startswith("m.")}
+    path = tmp_path_factory.mktemp(request.param) / "model.t7"
+    structure = json.loads(source.with_suffix(".json").read_text())["structure"]
+    path.write_bytes(dump(official_modules(structure, weights)))
+    found = import_official(path)
+    assert found.tensors == len(weights) + 2  # and the norm of boxes
+    save_model(path.with_suffix(".safetensors"), found.model, name=found.name, kwargs=found.kwargs)
+    return request.param, source, load_model(path.with_suffix(".safetensors"), kind="MultiPathNet")
+
+
+def test_the_vgg_kinds(vgg):
+    """Tensor by tensor the network that the numbers by path make, and the official classes and boxes."""
+    kind, source, model = vgg
+    other, data = official_network(kind, source.with_suffix(".npz"))
+    ours, theirs = model.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+    with torch.no_grad():
+        out = model(data["images"], rois_of(data["rois"]))
+    assert len(model.classes) == 6 and len(model.regions) == (4 if kind == "multipathnet" else 1)
+    close(probabilities(out), data["class"].numpy(), 1e-4)
+    close((out.deltas * model.delta_std + model.delta_mean).flatten(1), data["bbox"].numpy(), 1e-4)
+
+
+@pytest.mark.parametrize("vgg", ["multipathnet"], indirect=True)
+def test_the_papers_network_on_a_picture(vgg, shared):
+    data = arrays(shared / "oracle" / "multipathnet" / "detect_multipathnet.npz")
+    found = detect_official(vgg[2], data["image"], data["boxes"] - 1, transform="ross", short_side=240, top=100)
     wanted = [data[f"tester_top100_{k:02d}"].reshape(-1, 5) - torch.tensor([1, 1, 1, 1, 0]) for k in range(1, 21)]
     assert [len(d) for d in found] == [len(d) for d in wanted] and sum(map(len, wanted)) >= 100
     for ours, official in zip(found, wanted, strict=True):
