@@ -72,12 +72,13 @@ def _small_align(features: Tensor, rois: Tensor, rows: int, columns: int, scale:
     on a small map several times faster than torchvision, whose backward pass adds one number after the other.
     """
     n, c = len(rois), features.shape[1]
+    exact = torch.promote_types(features.dtype, torch.float32)
     with torch.autocast(features.device.type, enabled=False):
-        box = rois[:, 1:].float() * scale - 0.5
+        box = rois[:, 1:].to(exact) * scale - 0.5
         by_row = _sample_weights(box[:, 1], box[:, 3], rows, features.shape[2])  # (N, rows, h)
         by_column = _sample_weights(box[:, 0], box[:, 2], columns, features.shape[3])  # (N, columns, w)
-        picture, parts, order = rois[:, 0].long(), [features.new_zeros(0, columns, rows, c, dtype=torch.float32)], []
-        for i, one in enumerate(features.float().permute(0, 2, 3, 1)):  # (h, w, C)
+        picture, parts, order = rois[:, 0].long(), [features.new_zeros(0, columns, rows, c, dtype=exact)], []
+        for i, one in enumerate(features.to(exact).permute(0, 2, 3, 1)):  # (h, w, C)
             mine = (picture == i).nonzero()[:, 0]
             h, w, _ = one.shape
             x = (by_row[mine].view(-1, h) @ one.reshape(h, w * c)).view(-1, rows, w, c)
@@ -90,7 +91,7 @@ def _small_align(features: Tensor, rois: Tensor, rows: int, columns: int, scale:
 
 def _sample_weights(low: Tensor, high: Tensor, bins: int, cells: int) -> Tensor:
     """(N, bins, cells): how much each cell counts in each bin between two edges in cells; nothing beyond one cell outside."""
-    place = (torch.arange(bins * SAMPLES) + 0.5) / (bins * SAMPLES)
+    place = (torch.arange(bins * SAMPLES, dtype=low.dtype) + 0.5) / (bins * SAMPLES)
     at = low[:, None] + place * (high - low)[:, None]  # (N, bins * SAMPLES)
     near = at.clamp(0, cells - 1)[..., None] - torch.arange(cells)
     weights = (1 - near.abs()).clamp(min=0) * ((at >= -1) & (at <= cells))[..., None]

@@ -89,7 +89,7 @@ def test_autograd_keeps_what_the_official_border_discards(shared, patch):
         loss.backward()
         gradients.append({k: p.grad for k, p in model.named_parameters() if p.grad is not None})
     official, whole = gradients
-    assert torch.equal(official["last.weight"], whole["last.weight"])  # nothing lies between it and the loss
+    close(official["last.weight"], whole["last.weight"].numpy())  # nothing lies between it and the loss
     g, w = official["first.weight"], whole["first.weight"]
     assert (g - w).abs().max() > 0.01 * w.abs().max()
 
