@@ -1,6 +1,7 @@
 """What faults of the official code cost: the numbers of fairseg_lite/torch7/DIFFERENCES.md.
 
 python -m tests.torch7.differences shapes:16 shapes              the neighbour's mask, AR right and official
+python -m tests.torch7.differences shapes:16 shapes-sharp        and up-sampling by copying
 python -m tests.torch7.differences FOLDER MODEL.safetensors 30   on the first 30 pictures of a COCO-format folder
 """
 
@@ -15,6 +16,7 @@ from fairseg_lite.data.coco import to_coco
 from fairseg_lite.evaluation.recall import average_recall
 from fairseg_lite.inference import proposals
 from fairseg_lite.inference.official import top_scores
+from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.training.checkpoints import load_model
 
 
@@ -44,19 +46,33 @@ def neighbours_mask(data, model, limits: Sequence[int]) -> dict[str, dict[str, d
     """AR of masks ("segm") and boxes ("bbox") with the window's own mask and with the neighbour's."""
     truth, found = to_coco(data), {}
     for name, windows in (("right", proposals.best_windows), ("official", official_windows)):
-        results = []
         with patch.object(proposals, "best_windows", windows):
-            for i in range(len(data)):
-                scene = data[i]
-                results += proposals.propose(model, scene.image, top_k=max(limits)).to_coco(scene.image_id)
-        found[name] = {kind: average_recall(truth, results, iou_type=kind, limits=limits).ar for kind in ("segm", "bbox")}
+            found[name] = _recall(data, model, truth, limits)
     return found
+
+
+def nearest(data, model: SharpMask, limits: Sequence[int]) -> dict[str, dict[int, float]]:
+    """As `neighbours_mask`, with refinement that doubles by copying, as the official code's; the model is changed."""
+    for module in model.refinements:
+        module.upsample = "nearest"
+    return _recall(data, model, to_coco(data), limits)
+
+
+def _recall(data, model, truth: dict, limits: Sequence[int]) -> dict[str, dict[int, float]]:
+    results = []
+    for i in range(len(data)):
+        scene = data[i]
+        results += proposals.propose(model, scene.image, top_k=max(limits)).to_coco(scene.image_id)
+    return {kind: average_recall(truth, results, iou_type=kind, limits=limits).ar for kind in ("segm", "bbox")}
 
 
 def main(name: str, checkpoint: str, count: str = "0") -> None:
     data = First(open_dataset(name, held_out=True), int(count))
     limits = (10, 100, 1000)
-    found = neighbours_mask(data, load_model(checkpoint), limits)
+    model = load_model(checkpoint)
+    found = neighbours_mask(data, model, limits)
+    if isinstance(model, SharpMask):
+        found["nearest"] = nearest(data, model, limits)
     objects = len(to_coco(data)["annotations"])
     print(f"{len(data)} pictures, {objects} objects; AR@{' / '.join(map(str, limits))}")
     for how, kinds in found.items():
