@@ -52,8 +52,7 @@ def add_train(jobs: argparse._SubParsersAction) -> None:
         p.add_argument(f"--no-{idea}", action="store_true", help=f"without the paper's {IDEAS[idea]}")
     p.add_argument("--heads", type=positive, metavar="N", help="classifiers of the integral loss, from IoU .50 on (default: 6)")
     p.add_argument("--untied", action="store_true", help="train the classifiers as the official code does, not as the paper says")
-    p.add_argument("--trunk-from", metavar="M", help="a tiny DeepMask or SharpMask to begin from, or none (default: shapes)")
-    p.add_argument("--trunk-weights", metavar="W", help="such as ResNet50_Weights.IMAGENET1K_V2, or a file")
+    _add_start(p)
     _add_proposals(p)
     add_run(p, batch="pictures in a step", valid="measure box AP on this data at the end")
     p.set_defaults(run=_train)
@@ -72,14 +71,19 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--recipe", choices=RECIPE_NAMES, default="lesson", help="the runs' numbers (default: lesson)")
     p.add_argument("--model", choices=MODEL_NAMES, help="network (default: the recipe's)")
     p.add_argument("--steps", type=positive, metavar="N", help="optimiser steps of each run (default: the recipe's)")
-    p.add_argument("--trunk-from", metavar="M", help="a tiny DeepMask or SharpMask to begin from, or none (default: shapes)")
-    p.add_argument("--trunk-weights", metavar="W", help="such as ResNet50_Weights.IMAGENET1K_V2, or a file")
+    _add_start(p)
     _add_proposals(p)
     p.add_argument("--precision", choices=("fp32", "bf16", "auto"), help="auto takes bf16 where it measures faster")
     p.add_argument("--workers", type=int, metavar="N", help="processes that prepare batches (default: 0, none)")
     p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
     add_device(p)
     p.set_defaults(run=_ablate)
+
+
+def _add_start(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--trunk-from", metavar="M", help="a tiny DeepMask or SharpMask to begin from, or none (default: shapes)")
+    p.add_argument("--trunk-weights", metavar="W", help="such as ResNet50_Weights.IMAGENET1K_V2, or a file")
+    p.add_argument("--stride-in-1x1", action="store_true", help="the trunk weights are of the original ResNet")
 
 
 def _add_proposals(p: argparse.ArgumentParser) -> None:
@@ -134,7 +138,15 @@ def _changed(a: argparse.Namespace, recipe):
             raise ValueError(f"--heads {a.heads} and --no-integral: without the integral loss there is one classifier")
         options["integral"] = a.heads
     changes = {"model": a.model or recipe.model, "options": options, "untied": a.untied or recipe.untied}
-    return replace(recipe, **changes, **({"images": a.batch} if a.batch else {}))
+    return _with_stride(a, replace(recipe, **changes, **({"images": a.batch} if a.batch else {})))
+
+
+def _with_stride(a: argparse.Namespace, recipe):
+    if not a.stride_in_1x1:
+        return recipe
+    if recipe.model != "multipathnet_resnet50":
+        raise ValueError(f"--stride-in-1x1 belongs to multipathnet_resnet50; the network here is {recipe.model}")
+    return replace(recipe, options={**recipe.options, "stride_in_1x1": True})
 
 
 def _start(a: argparse.Namespace, recipe) -> dict:
@@ -207,6 +219,7 @@ def _ablate(a: argparse.Namespace) -> int:
     given = {k: getattr(a, k) for k in ("steps", "precision", "workers")}
     fit = replace(recipe.fit, **{k: v for k, v in given.items() if v is not None})
     recipe = replace(recipe, fit=replace(fit, warmup=min(fit.warmup, fit.steps // 10)))
+    recipe = _with_stride(a, recipe)
     device, start = device_of(a), _start(a, recipe)
     on_fault = "skip" if a.skip_faults else "raise"
     data = open_dataset(a.data, held_out=False, on_fault=on_fault)

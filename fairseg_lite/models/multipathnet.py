@@ -312,12 +312,13 @@ def multipathnet_resnet18(
     return _resnet(ResNetTrunk(**resnet), tower, num_classes, **options)
 
 
-def multipathnet_resnet50(*, num_classes: int, **options: object) -> MultiPathNet:
+def multipathnet_resnet50(*, num_classes: int, stride_in_1x1: bool = False, **options: object) -> MultiPathNet:
     """ResNet-50, otherwise as `multipathnet_resnet18`.
 
     Args:
         num_classes, options: as `MultiPathNet`, with its defaults but for pooled=14 (7 is a quarter of the work), frozen=2 and
             normalise=False: conv5 was trained for what layer3 gives, so mixing begins as a copy of that.
+        stride_in_1x1: True for weights of the original ResNet; torchvision's and FAIR's want False.
         trunk_weights: None, "ResNet50_Weights.IMAGENET1K_V2", or a local file; its layer4, where it has one, begins every tower.
         head: "conv5", or "linear" for towers of two layers of 1024 on 7 x 7 grids mixed to 256 channels: cheaper, and fit for
             weights without layer4.
@@ -325,7 +326,8 @@ def multipathnet_resnet50(*, num_classes: int, **options: object) -> MultiPathNe
         ValueError: as `MultiPathNet`, or an unknown head.
     Source: official `models/resnet.lua`; foveal regions and skips are ours. Lesson: 11.
     """
-    return _resnet(ResNetTrunk(), {"inner": 512, "width": 2048, "depth": 3, "block": "bottleneck"}, num_classes, **options)
+    tower = {"inner": 512, "width": 2048, "depth": 3, "block": "bottleneck", "stride_in_1x1": stride_in_1x1}
+    return _resnet(ResNetTrunk(stride_in_1x1=stride_in_1x1), tower, num_classes, **options)
 
 
 def _resnet(

@@ -70,10 +70,11 @@ class ResidualTower(nn.Module):
     """ResNet's conv5 (layer4) and the mean over its cells: (N, C, P, P) -> (N, width). Options: `residual_layer`'s."""
 
     def __init__(
-        self, channels: int, pooled: int, *, inner: int, width: int, depth: int, block: str, stride: int = 2, eps: float = 1e-5
-    ):
+        self, channels: int, pooled: int, *, inner: int, width: int, depth: int, block: str, stride: int = 2, eps: float = 1e-5,
+        stride_in_1x1: bool = False,
+    ):  # fmt: skip
         super().__init__()
-        self.layer4 = residual_layer(channels, inner, width, stride, depth, block=block, eps=eps)
+        self.layer4 = residual_layer(channels, inner, width, stride, depth, block=block, eps=eps, stride_in_1x1=stride_in_1x1)
         self.width = width
 
     def forward(self, x: Tensor) -> Tensor:

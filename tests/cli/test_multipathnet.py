@@ -83,6 +83,9 @@ def test_bad_words(refused, folder, tmp_path):
     assert "--trunk-from belongs to multipathnet_tiny" in refused(
         *mine, "--model", "multipathnet_vgg16", "--trunk-from", "shapes"
     )
+    assert "--stride-in-1x1 belongs to multipathnet_resnet50; the network here is multipathnet_tiny" in refused(
+        *mine, "--stride-in-1x1"
+    )
     assert "nothing.json' cannot be read" in refused(*words, "--proposals", tmp_path / "nothing.json")
     (tmp_path / "empty.json").write_text("[]")
     assert "hold no result" in refused(*words, "--proposals", tmp_path / "empty.json")
@@ -117,6 +120,10 @@ def test_switches_change_the_network_only():
     assert changed("--heads", "4").options == {"integral": 4}
     assert changed("--model", "multipathnet_tiny", recipe="official").options == {}
     assert changed("--untied").untied and changed("--batch", "7").images == 7
+    assert changed("--stride-in-1x1", recipe="photos").options == {
+        **MULTIPATHNET_RECIPES["photos"].options,
+        "stride_in_1x1": True,
+    }
 
 
 def test_a_tiny_network_begins_with_a_deepmask_unless_told():

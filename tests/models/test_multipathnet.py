@@ -21,7 +21,7 @@ from fairseg_lite.models.multipathnet import (
 )
 from fairseg_lite.models.regions import LinearTower, Mix, ResidualTower
 from fairseg_lite.models.roi_pooling import roi_pool
-from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk
+from fairseg_lite.models.trunks import Bottleneck, ResNetTrunk, VGGTrunk
 
 ROIS = torch.tensor([[0, 10.0, 12, 50, 40], [1, 30, 5, 60, 60], [0, 2, 2, 20, 9], [1, 44, 44, 44, 44], [0, 200, 200, 260, 230]])
 
@@ -349,6 +349,18 @@ def test_weights_of_towers(tmp_path):
         multipathnet_resnet18(num_classes=2, trunk_weights=tmp_path / "odd.safetensors")
     with pytest.raises(ValueError, match="no such file"):
         multipathnet_resnet18(num_classes=2, trunk_weights="nowhere.pth")
+
+
+def test_resnet50_of_the_original_puts_every_stride_first():
+    def strides(model):
+        blocks = [m for m in model.modules() if isinstance(m, Bottleneck)]
+        return {(m.conv1.stride[0], m.conv2.stride[0]) for m in blocks}
+
+    small = {"num_classes": 2, "foveal": False, "skip": False, "pooled": 2}
+    assert strides(multipathnet_resnet50(**small)) == {(1, 1), (1, 2)}
+    model = multipathnet_resnet50(**small, stride_in_1x1=True)
+    assert strides(model) == {(1, 1), (2, 1)}, "of the trunk and of the tower"
+    assert any(isinstance(m, Bottleneck) for m in model.regions.modules())
 
 
 def test_resnet50_and_its_cheaper_head():
