@@ -84,6 +84,7 @@ def _add_start(p: argparse.ArgumentParser) -> None:
     p.add_argument("--trunk-from", metavar="M", help="a tiny DeepMask or SharpMask to begin from, or none (default: shapes)")
     p.add_argument("--trunk-weights", metavar="W", help="such as ResNet50_Weights.IMAGENET1K_V2, or a file")
     p.add_argument("--stride-in-1x1", action="store_true", help="the trunk weights are of the original ResNet")
+    p.add_argument("--short-side", type=positive, metavar="PX", help="shorter side of the pictures (default: the recipe's range)")
 
 
 def _add_proposals(p: argparse.ArgumentParser) -> None:
@@ -138,10 +139,13 @@ def _changed(a: argparse.Namespace, recipe):
             raise ValueError(f"--heads {a.heads} and --no-integral: without the integral loss there is one classifier")
         options["integral"] = a.heads
     changes = {"model": a.model or recipe.model, "options": options, "untied": a.untied or recipe.untied}
-    return _with_stride(a, replace(recipe, **changes, **({"images": a.batch} if a.batch else {})))
+    return _with_start(a, replace(recipe, **changes, **({"images": a.batch} if a.batch else {})))
 
 
-def _with_stride(a: argparse.Namespace, recipe):
+def _with_start(a: argparse.Namespace, recipe):
+    """The recipe with what the command line says of its trunk and its pictures."""
+    if a.short_side:
+        recipe = replace(recipe, short_side=(a.short_side, a.short_side), max_side=max(a.short_side, recipe.max_side))
     if not a.stride_in_1x1:
         return recipe
     if recipe.model != "multipathnet_resnet50":
@@ -219,7 +223,7 @@ def _ablate(a: argparse.Namespace) -> int:
     given = {k: getattr(a, k) for k in ("steps", "precision", "workers")}
     fit = replace(recipe.fit, **{k: v for k, v in given.items() if v is not None})
     recipe = replace(recipe, fit=replace(fit, warmup=min(fit.warmup, fit.steps // 10)))
-    recipe = _with_stride(a, recipe)
+    recipe = _with_start(a, recipe)
     device, start = device_of(a), _start(a, recipe)
     on_fault = "skip" if a.skip_faults else "raise"
     data = open_dataset(a.data, held_out=False, on_fault=on_fault)

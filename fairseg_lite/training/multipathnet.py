@@ -53,13 +53,15 @@ class MultiPathRecipe:
 
 
 MULTIPATHNET_RECIPES: dict[str, MultiPathRecipe] = {
-    # ours: the checkpoint that comes with the library; many pictures of few RoIs each, since RoIs of a picture are much alike
+    # ours: the checkpoint that comes with the library; many pictures of few RoIs each, since RoIs of a picture are much alike,
+    # and enlarged, since objects of 12 px are but three cells of conv3
     "shapes": MultiPathRecipe(
         images=8,
         rois=24,
         fg_fraction=0.33,
         background=0.0,
-        fit=FitConfig(steps=2000, lr=1e-3, weight_decay=0.05, warmup=100, clip=5.0, precision="auto", save_every=100),
+        short_side=(256, 416),
+        fit=FitConfig(steps=4000, lr=2e-3, weight_decay=0.05, warmup=100, clip=5.0, precision="auto", save_every=100),
     ),
     # ours: a lesson's few minutes
     "lesson": MultiPathRecipe(

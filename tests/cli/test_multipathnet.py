@@ -120,6 +120,8 @@ def test_switches_change_the_network_only():
     assert changed("--heads", "4").options == {"integral": 4}
     assert changed("--model", "multipathnet_tiny", recipe="official").options == {}
     assert changed("--untied").untied and changed("--batch", "7").images == 7
+    assert changed("--short-side", "256").short_side == (256, 256)
+    assert changed("--short-side", "1200").max_side == 1200
     assert changed("--stride-in-1x1", recipe="photos").options == {
         **MULTIPATHNET_RECIPES["photos"].options,
         "stride_in_1x1": True,
