@@ -61,7 +61,7 @@ MULTIPATHNET_RECIPES: dict[str, MultiPathRecipe] = {
         fg_fraction=0.33,
         background=0.0,
         short_side=(256, 416),
-        fit=FitConfig(steps=4000, lr=2e-3, weight_decay=0.05, warmup=100, clip=5.0, precision="auto", save_every=100),
+        fit=FitConfig(steps=3000, lr=2e-3, weight_decay=0.05, warmup=100, clip=5.0, precision="auto", save_every=100),
     ),
     # ours: a lesson's few minutes
     "lesson": MultiPathRecipe(
