@@ -199,6 +199,7 @@ FAULTS = {  # lesson -> (module, function, what replaces it): the lesson must no
     "06": ("fairseg_lite.models.refinement", "_doubled", NEAREST),
     "07": ("fairseg_lite.models.refinement", "refactor", TWICE),  # the bias goes to both parts
     "08": ("fairseg_lite.inference.detection", "batched_nms", ONE_CLASS),
+    "11": ("fairseg_lite.inference.detection", "mirrored", "lambda boxes, width: boxes"),
 }
 
 
