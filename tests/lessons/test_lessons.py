@@ -201,6 +201,7 @@ FAULTS = {  # lesson -> (module, function, what replaces it): the lesson must no
     "07": ("fairseg_lite.models.refinement", "refactor", TWICE),  # the bias goes to both parts
     "08": ("fairseg_lite.inference.detection", "batched_nms", ONE_CLASS),
     "10": ("fairseg_lite.models.multipathnet", "probabilities", FIRST),  # one classifier speaks for all
+    "11": ("fairseg_lite.inference.detection", "mirrored", "lambda boxes, width: boxes"),
 }
 
 
