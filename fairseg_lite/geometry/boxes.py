@@ -91,7 +91,7 @@ def foveal_boxes(boxes: Tensor, factors: Sequence[float] = FOVEAL, *, clip: tupl
         >>> foveal_boxes(torch.tensor([[10.0, 10.0, 20.0, 14.0]]), (1, 2))[:, 0].tolist()
         [[10.0, 10.0, 20.0, 14.0], [5.0, 8.0, 25.0, 16.0]]
 
-    Source: MultiPath section 3.1; official `modules/Foveal.lua`, `ContextRegion.lua`. Lesson: 09.
+    Source: MultiPath section 3; official `modules/Foveal.lua`, `ContextRegion.lua`. Lesson: 09.
     """
     _check(boxes)
     if not all(f > 0 for f in factors):

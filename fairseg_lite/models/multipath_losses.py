@@ -1,4 +1,4 @@
-"""The integral loss (MultiPath section 3.2), of which Fast R-CNN's is the case of one classifier:
+"""The integral loss (MultiPath section 3), of which Fast R-CNN's is the case of one classifier:
 
     L = 1/n  sum_u  [ L_cls(p_u, k*_u)  +  lambda [k*_u >= 1] L_loc(t, t*) ],     u = .50, .55 .. .75
 
@@ -45,7 +45,7 @@ def multipath_loss(output: MultiPathOutput, labels: Tensor, targets: Tensor, *, 
         >>> [round(x.item(), 3) for x in loss]
         [1.349, 1.099, 0.25]
 
-    Source: MultiPath section 3.2; Girshick 2015, section 2.3. Lesson: 08, 10.
+    Source: MultiPath section 3; Girshick 2015, section 2.3. Lesson: 08, 10.
     """
     logits, deltas = output
     u, n, k = logits.shape

@@ -192,7 +192,7 @@ class MultiPathNet(nn.Module):
 
 
 def probabilities(output: MultiPathOutput) -> Tensor:
-    """(N, K+1): the mean of the classifiers' softmaxes, which is what counts at test time. Source: MultiPath section 3.2."""
+    """(N, K+1): the mean of the classifiers' softmaxes, which is what counts at test time. Source: MultiPath section 3."""
     return output.logits.softmax(-1).mean(0)
 
 

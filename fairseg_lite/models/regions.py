@@ -27,7 +27,7 @@ class Mix(nn.Module):
         >>> Mix([4, 8], 16)([torch.rand(2, 4, 7, 7), torch.rand(2, 8, 7, 7)]).shape
         torch.Size([2, 16, 7, 7])
 
-    Source: MultiPath section 3.1; official `model_utils.lua` `conv345Combine`. Lesson: 09.
+    Source: MultiPath section 3; official `model_utils.lua` `conv345Combine`. Lesson: 09.
     """
 
     def __init__(self, channels: Sequence[int], out: int, *, normalise: bool = True, scale: float = 1000.0):
