@@ -40,9 +40,10 @@ def add_detection(p: argparse.ArgumentParser) -> None:
     p.add_argument("--proposals", metavar="FILE", help="COCO results instead, from `propose` or another program")
     p.add_argument("--top-k", type=positive, default=200, metavar="N", help="proposals per picture (default: 200)")
     p.add_argument(
-        "--masks", choices=("proposal", "refined", "none"), default="proposal",
-        help="of the proposal, made anew for the final box, or none (default: proposal)",
+        "--masks", choices=("proposal", "refined", "none"),
+        help="of the proposal, made anew for the final box, or none (default: refined; with --proposals: proposal)",
     )  # fmt: skip
+    p.add_argument("--mask-boxes", action="store_true", help="boxes are the smallest around refined masks, at the end")
     p.add_argument("--score", type=float, default=0.05, metavar="P", help="least probability (default: 0.05)")
     p.add_argument("--nms", type=float, default=0.3, metavar="IOU", help="of two of a category that overlap more (default: 0.3)")
     p.add_argument("--vote", type=float, metavar="IOU", help="box voting among those that overlap so much, such as 0.5")
@@ -78,10 +79,11 @@ class Detector:
                 raise ValueError(
                     f"{names[0]!r} names {', '.join(self.categories)}, {name!r} {', '.join(other[0])}; an ensemble needs the same"
                 )
-        self.masks, self.top_k = (None if a.masks == "none" else a.masks), a.top_k
+        masks = a.masks or ("proposal" if a.proposals else "refined")
+        self.masks, self.top_k = (None if masks == "none" else masks), a.top_k
         self.options = {
             "score_threshold": a.score, "nms": a.nms, "vote": a.vote, "iterations": a.iterations, "flip": a.flip,
-            "crops": a.crops, "short_side": a.short_side,
+            "crops": a.crops, "short_side": a.short_side, "mask_boxes": a.mask_boxes,
         }  # fmt: skip
         self.proposer = None
         if not a.proposals or self.masks == "refined":

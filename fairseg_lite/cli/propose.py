@@ -212,7 +212,7 @@ def _demo(a: argparse.Namespace) -> None:
     titles = ["a made-up scene", f"the {len(scene.masks)} objects in it", f"the best {a.draw} proposals"]
     print(f"{int((best > 0.5).sum())} of {len(best)} objects have an IoU above .5 with one of {len(found)} proposals")
     if detector is not None:
-        told, drawn = _named(detector, scene.image, found)
+        told, drawn = _named(detector, model, scene.image, found)
         shown, titles = [*shown, drawn], [*titles, "what it names them"]
         print(f"named: {told}")
     write_picture(out / "demo.png", grid(shown, titles, columns=len(shown), side=4.5))
@@ -223,7 +223,7 @@ def _demo(a: argparse.Namespace) -> None:
         name = picture.stem + ("_demo" if picture.stem == "demo" else "")
         shown = [image, _drawn(image, mine, a.draw)]
         if detector is not None:
-            told, drawn = _named(detector, image, mine)
+            told, drawn = _named(detector, model, image, mine)
             shown.append(drawn)
             print(f"named in yours: {told}")
         write_picture(out / f"{name}.png", grid(shown, columns=len(shown), side=7))
@@ -234,12 +234,12 @@ def _demo(a: argparse.Namespace) -> None:
     print("\n".join(str(out / name) for name in written))
 
 
-def _named(detector, image, found) -> tuple[str, object]:
+def _named(detector, model, image, found) -> tuple[str, object]:
     """What a MultiPathNet makes of proposals: names with scores of .5 or more, and the picture with them drawn in."""
     from fairseg_lite.cli.detect import categories_of, drawn  # it builds on this file
     from fairseg_lite.inference.detection import detect
 
-    objects = detect(detector, image, found, score_threshold=0.5)
+    objects = detect(detector, image, found, score_threshold=0.5, masks="refined", sharpmask=model)
     categories, _ = categories_of(detector)
     told = [f"{categories[k]} {s:.2f}" for k, s in zip(objects.labels.tolist(), objects.scores.tolist(), strict=True)]
     return ", ".join(told) or "nothing", drawn(image, objects, categories, 0.5)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import batched_nms
 
@@ -148,6 +149,7 @@ def detect(
     crops: int = 0,
     top: int = 100,
     masks: str | None = "proposal",
+    mask_boxes: bool = False,
     timer: Timer = nullcontext,
 ) -> Detections:
     """Name what the proposals of a picture show, and correct their boxes.
@@ -169,6 +171,7 @@ def detect(
         top: detections at most.
         masks: "proposal" gives the mask of the proposal; "refined" runs `sharpmask` once more, centred on the final box at
             its scale; None gives none.
+        mask_boxes: in the end each box is the smallest around its refined mask, where that is not empty.
         timer: called with a stage's name ("features", "rois", "nms", "masks"), gives the context it runs in (`bench`).
     Returns:
         Detections, best score first; none where no proposal has an area in the picture.
@@ -178,7 +181,7 @@ def detect(
     Source: MultiPath sections 3-4; official `ImageDetect.lua`, `Tester_FRCNN.lua`. Lesson: 11.
     """
     models = list(model) if isinstance(model, (list, tuple)) else [model]
-    _check(models, image, proposals, sharpmask, masks)
+    _check(models, image, proposals, sharpmask, masks, mask_boxes)
     trained = trained_size(models[0])
     short_side = trained[0] if short_side is None else short_side
     max_side = trained[1] if max_side is None else max_side
@@ -230,6 +233,9 @@ def detect(
             rle = [proposals.rle[i] for i in origin[row[kept] % len(origin)].tolist()]
         elif masks == "refined":
             rle = masks_in_boxes(sharpmask, image, final)
+            if mask_boxes and rle:
+                tight = xywh_to_xyxy(torch.from_numpy(coco_mask.toBbox(rle))).float()
+                final = torch.where(_has_area(tight)[:, None], tight, final)
     return Detections(final, labels[kept], scores[kept], rle, (height, width))
 
 
@@ -306,7 +312,7 @@ def _has_area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
 
 
-def _check(models: list, image: np.ndarray, proposals: Proposals, sharpmask: object, masks: str | None) -> None:
+def _check(models: list, image: np.ndarray, proposals: Proposals, sharpmask: object, masks: str | None, mask_boxes: bool) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         what = f"{image.dtype} {tuple(image.shape)}" if hasattr(image, "shape") else type(image).__name__
         raise ValueError(f"picture is {what}; wanted an array of uint8 (H, W, 3), RGB, with H and W at least 1")
@@ -329,3 +335,5 @@ def _check(models: list, image: np.ndarray, proposals: Proposals, sharpmask: obj
         raise ValueError("these proposals have boxes only; take masks='refined' with a SharpMask, or masks=None")
     if masks == "refined" and sharpmask is None:
         raise ValueError("masks='refined' needs a network for masks: give sharpmask=...")
+    if mask_boxes and masks != "refined":
+        raise ValueError(f"mask_boxes takes boxes from refined masks, and masks is {masks!r}; choose masks='refined'")

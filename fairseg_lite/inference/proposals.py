@@ -101,11 +101,13 @@ def load_results(path: str | Path) -> dict[int, Proposals]:
         ValueError: no such file, or not a list of results with masks.
     """
     try:
-        rows = json.loads(Path(path).read_text())
-        ids = sorted({r["image_id"] for r in rows})
+        by_picture: dict[int, list[dict]] = {}
+        for row in json.loads(Path(path).read_text()):
+            by_picture.setdefault(row["image_id"], []).append(row)
+        ids = sorted(by_picture)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"proposals {str(path)!r} are no COCO result file: {error}") from error
-    return {i: Proposals.from_coco(r for r in rows if r["image_id"] == i) for i in ids}
+    return {i: Proposals.from_coco(by_picture[i]) for i in ids}
 
 
 @torch.inference_mode()

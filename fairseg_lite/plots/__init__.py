@@ -15,6 +15,7 @@ from fairseg_lite.plots.charts import (
 )
 from fairseg_lite.plots.costs import stages, tradeoff
 from fairseg_lite.plots.pictures import (
+    box_close_ups,
     cells,
     close_ups,
     frames,
@@ -32,7 +33,7 @@ from fairseg_lite.plots.style import BLACK, BLUE, CYCLE, GREEN, ORANGE, PURPLE, 
 
 __all__ = [
     "BLACK", "BLUE", "CYCLE", "GREEN", "ORANGE", "PURPLE", "SKY", "VERMILLION", "YELLOW", "ablation", "bars",
-    "boundary_curve", "cells", "close_ups", "confusion_table", "curves", "flow", "frames", "grid", "histogram", "hits",
-    "named", "overlap_table", "patch_hits", "patches", "pipeline_map", "precision_curve", "scene", "stages", "style", "tinted",
-    "to_pixels", "tradeoff", "windows", "zones",
+    "boundary_curve", "box_close_ups", "cells", "close_ups", "confusion_table", "curves", "flow", "frames", "grid", "histogram",
+    "hits", "named", "overlap_table", "patch_hits", "patches", "pipeline_map", "precision_curve", "scene", "stages", "style",
+    "tinted", "to_pixels", "tradeoff", "windows", "zones",
 ]  # fmt: skip

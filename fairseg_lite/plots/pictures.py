@@ -249,6 +249,43 @@ def close_ups(
     return grid(above + below, titles, columns=len(above), side=side)
 
 
+def box_close_ups(
+    images: Sequence[np.ndarray], truths: np.ndarray, boxes: np.ndarray, titles: Sequence[str] = (), *, columns: int = 6,
+    side: float = 2.2,
+) -> Figure:  # fmt: skip
+    """Boxes cut out of their pictures, each (vermillion) with the true box of its object (green).
+
+    Args:
+        images: (H, W, 3) uint8 each.
+        truths, boxes: (N, 4) each, xyxy in pixels of the pictures.
+        titles: above each, as far as given.
+        columns: cut-outs in a row.
+        side: inches of a cut-out.
+    Raises:
+        ValueError: not as many images as boxes and as truths.
+    Example:
+        >>> figure = box_close_ups([np.zeros((50, 60, 3), np.uint8)], np.array([[10, 10, 30, 40]]), np.array([[12, 14, 30, 40]]))
+        >>> [int(r.get_width()) for r in figure.axes[0].patches]  # each on a white one
+        [20, 20, 18, 18]
+
+    Lesson: 10.
+    """
+    if not len(images) == len(truths) == len(boxes):
+        raise ValueError(f"{len(images)} pictures, {len(truths)} true boxes and {len(boxes)} others; wanted one of each")
+    figure = grid(images, titles, columns=columns, side=side)
+    for axis, image, *pair in zip(figure.axes, images, truths, boxes, strict=False):
+        axis.images[0].set_extent((0, image.shape[1], image.shape[0], 0))
+        for (x1, y1, x2, y2), colour in zip(pair, (GREEN, VERMILLION), strict=True):
+            for under, shade in ((4.5, "white"), (2.5, colour)):
+                axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=shade, linewidth=under))
+        low, high = np.minimum(*pair)[:2], np.maximum(*pair)[2:]
+        half = max(14, 0.7 * (high - low).max())
+        x, y = (low + high) / 2
+        x, y = (min(max(at, half), max(n - half, half)) for at, n in ((x, image.shape[1]), (y, image.shape[0])))
+        axis.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
+    return figure
+
+
 def cells(image: np.ndarray, heats: Mapping[str, np.ndarray], *, stride: int = 16, border: int = 0, side: float = 3.4) -> Figure:
     """A patch under the grid of its feature cells, and beside it how much each pixel matters to the middle cell.
 

@@ -61,10 +61,12 @@ MULTIPATHNET_RECIPES: dict[str, MultiPathRecipe] = {
         fg_fraction=0.33,
         background=0.0,
         short_side=(256, 416),
-        fit=FitConfig(steps=4000, lr=2e-3, weight_decay=0.05, warmup=100, clip=5.0, precision="auto", save_every=100),
+        fit=FitConfig(steps=3000, lr=2e-3, weight_decay=0.05, warmup=100, clip=5.0, precision="auto", save_every=100),
     ),
     # ours: a lesson's few minutes
     "lesson": MultiPathRecipe(
+        images=8,
+        rois=24,
         background=0.0,
         fit=FitConfig(steps=500, lr=1e-3, weight_decay=0.05, warmup=50, clip=5.0, precision="auto"),
     ),
@@ -72,7 +74,7 @@ MULTIPATHNET_RECIPES: dict[str, MultiPathRecipe] = {
     "photos": MultiPathRecipe(
         model="multipathnet_resnet50",
         options={"head": "linear", "pooling": "align"},  # conv5 for each RoI and region would cost a day
-        images=2,
+        rois=24,  # those of a picture with one or two objects are much alike
         background=0.0,
         short_side=(224, 384),
         max_side=512,

@@ -41,7 +41,12 @@ def test_options_reach_the_detector(detect, photo, tmp_path):
     _, boxes = detect(photo, "--masks", "none", "--no-pictures")
     assert "segmentation" not in boxes[0] and [r["bbox"] for r in boxes] == [r["bbox"] for r in plain]
     _, refined = detect(photo, "--masks", "refined", "--no-pictures")
-    assert [r["segmentation"] for r in refined] != [r["segmentation"] for r in plain]
+    assert refined == plain, "the default, where the network that proposes is at hand"
+    _, other = detect(photo, "--masks", "proposal", "--no-pictures")
+    assert [r["segmentation"] for r in other] != [r["segmentation"] for r in plain]
+    _, tight = detect(photo, "--mask-boxes", "--no-pictures")
+    assert [r["segmentation"] for r in tight] == [r["segmentation"] for r in plain]
+    assert [r["bbox"] for r in tight] != [r["bbox"] for r in plain]
     for options in (("--flip",), ("--crops", 2), ("--iterations", 2), ("--vote", 0.5), ("--short-side", 96), ("--nms", 0.9)):
         _, other = detect(photo, "--masks", "none", "--no-pictures", *options)
         assert [(r["bbox"], r["score"]) for r in other] != [(r["bbox"], r["score"]) for r in boxes], options
@@ -50,7 +55,7 @@ def test_options_reach_the_detector(detect, photo, tmp_path):
 
 
 def test_proposals_from_a_file_are_the_same_as_made_on_the_way(detect, cli, network, scenes, tmp_path):
-    said, direct = detect(scenes)
+    said, direct = detect(scenes, "--masks", "proposal")
     assert said[2].split() == ["name", "objects", "mean", "score"]
     assert cli("propose", scenes, "-o", tmp_path / "p", "--model", network, "--top-k", 30, "--draw", 0)[0] == 0
     _, filed = detect(scenes, "--proposals", tmp_path / "p/proposals.json")

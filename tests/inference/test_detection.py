@@ -290,6 +290,12 @@ def test_refined_masks_are_made_for_the_final_boxes():
     shifted = boxes_only(scene.boxes + 4)
     found = detect(Knowing(objects, width=size[1]), scene.image, shifted, sharpmask=model, masks="refined")
     assert found.rle == masks_in_boxes(model, scene.image, found.boxes)
+    tight = detect(Knowing(objects, width=size[1]), scene.image, shifted, sharpmask=model, masks="refined", mask_boxes=True)
+    assert tight.rle == found.rle and torch.equal(tight.labels, found.labels)
+    for box, mask, before in zip(tight.boxes, found.masks(), found.boxes, strict=True):
+        rows, columns = torch.nonzero(mask, as_tuple=True)
+        around = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else before
+        assert box.tolist() == [float(v) for v in around]
 
 
 def test_masks_come_batch_by_batch_and_not_at_all():
@@ -395,6 +401,7 @@ def test_proposals_that_do_not_belong_here(picture):
 
 @pytest.mark.parametrize("options, says", [
     ({"masks": "sharp"}, "choose 'proposal', 'refined' or None"), ({"masks": "refined"}, "give sharpmask="),
+    ({"mask_boxes": True}, "choose masks='refined'"),
     ({"nms": 1.5}, "nms is 1.5; it must be from 0 to 1"), ({"vote": -1}, "vote is -1"), ({"iterations": 0}, "iterations is 0"),
     ({"crops": -1}, "crops is -1"), ({"top": 0}, "top is 0"), ({"score_threshold": 2}, "score_threshold is 2"),
     ({"short_side": 5}, "short_side is 5"), ({"max_side": 5}, "max_side is 5"),
