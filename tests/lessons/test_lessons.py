@@ -193,6 +193,7 @@ FLIP = "(lambda f: lambda levels, k: tuple(t.flip(0) for t in f(levels, k)))(m.b
 NEAREST = "lambda x, mode: x.repeat_interleave(2, 2).repeat_interleave(2, 3)"
 TWICE = "(lambda f: lambda n: (lambda r: (r.top_down[2].bias.data.copy_(n.join.bias), r)[1])(f(n)))(m.refactor)"
 ONE_CLASS = "(lambda f: lambda boxes, scores, labels, iou: f(boxes, scores, labels * 0, iou))(m.batched_nms)"
+PER_CELL = "lambda length, x: length * x / x.norm(dim=1, keepdim=True).clamp(min=1e-10)"
 FIRST = "lambda output: output.logits.softmax(-1)[0]"
 FAULTS = {  # lesson -> (module, function, what replaces it): the lesson must notice
     "01": ("fairseg_lite.data.patches", "is_negative", "lambda *a, **k: True"),
@@ -200,6 +201,7 @@ FAULTS = {  # lesson -> (module, function, what replaces it): the lesson must no
     "06": ("fairseg_lite.models.refinement", "_doubled", NEAREST),
     "07": ("fairseg_lite.models.refinement", "refactor", TWICE),  # the bias goes to both parts
     "08": ("fairseg_lite.inference.detection", "batched_nms", ONE_CLASS),
+    "09": ("fairseg_lite.models.regions", "_of_length", PER_CELL),  # loudness taken from each cell, not from the whole grid
     "10": ("fairseg_lite.models.multipathnet", "probabilities", FIRST),  # one classifier speaks for all
     "11": ("fairseg_lite.inference.detection", "mirrored", "lambda boxes, width: boxes"),
 }
