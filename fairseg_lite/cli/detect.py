@@ -64,7 +64,8 @@ class Detector:
         device: torch's.
         ids: of the pictures that will come: proposals from a file must be of some of them.
     Raises:
-        ValueError: a checkpoint of another kind, an ensemble of unlike categories, proposals of other pictures.
+        ValueError: a checkpoint of another kind, an ensemble of unlike categories, proposals of other pictures, boxes of masks
+            that are not drawn.
     """
 
     def __init__(self, a: argparse.Namespace, names: Sequence[str], device, ids: Collection[int]):
@@ -80,6 +81,8 @@ class Detector:
                     f"{names[0]!r} names {', '.join(self.categories)}, {name!r} {', '.join(other[0])}; an ensemble needs the same"
                 )
         masks = a.masks or ("proposal" if a.proposals else "refined")
+        if a.mask_boxes and masks != "refined":
+            raise ValueError("--mask-boxes takes boxes from refined masks: add --masks refined, and --proposer, which draws them")
         self.masks, self.top_k = (None if masks == "none" else masks), a.top_k
         self.options = {
             "score_threshold": a.score, "nms": a.nms, "vote": a.vote, "iterations": a.iterations, "flip": a.flip,

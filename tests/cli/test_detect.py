@@ -88,6 +88,12 @@ def test_proposals_of_other_pictures(refused, detect, cli, detectors, network, s
     assert "no numbers" in refused("detect", scenes, *words, path)
 
 
+def test_boxes_of_masks_need_refined_masks(refused, detectors, network, photo, tmp_path):
+    words = ("detect", photo, "-o", tmp_path / "out", "--model", detectors / "two.safetensors", "--proposer", network)
+    assert "add --masks refined" in refused(*words, "--mask-boxes", "--masks", "none")
+    assert "add --masks refined" in refused(*words, "--mask-boxes", "--proposals", tmp_path / "not read.json")
+
+
 def test_an_ensemble_needs_the_same_categories(refused, cli, detectors, network, photo, tmp_path):
     two, nine = (detectors / f"{n}.safetensors" for n in ("two", "nine"))
     words = ("detect", photo, "-o", tmp_path / "o", "--proposer", network)
