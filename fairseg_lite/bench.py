@@ -23,15 +23,15 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fairseg_lite.data.box_files import Boxes
 from fairseg_lite.data.patches import PatchBatch
-from fairseg_lite.inference.detection import detect
-from fairseg_lite.inference.proposals import propose
+from fairseg_lite.data.results import Boxes
+from fairseg_lite.inference.detect import detect
+from fairseg_lite.inference.propose import propose
 from fairseg_lite.inference.pyramid import prepare
 from fairseg_lite.models import multipathnet
+from fairseg_lite.models.checkpoints import MODELS
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipathnet import MultiPathNet
-from fairseg_lite.training.checkpoints import MODELS
 from fairseg_lite.training.fit import FitConfig, bf16_is_faster, fit
 from fairseg_lite.training.recipes import Recipe, loss_of
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "fairseg_lite"
 FLOORS = {
-    "geometry": 0, "data": 1, "models": 1, "inference": 2, "evaluation": 2, "training": 3, "torch7": 3,
-    "plots": 4, "lesson": 4, "bench": 4, "study": 4, "cli": 4,
+    "geometry": 0, "data": 1, "models": 1, "inference": 2, "evaluation": 2, "training": 3, "official": 3,
+    "plots": 4, "course": 5, "bench": 4, "cli": 6,
 }  # fmt: skip
 
 

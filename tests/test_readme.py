@@ -11,8 +11,8 @@ import pytest
 from fairseg_lite.cli import build_parser, main
 from tests.cli.conftest import cli, detectors, network, photo, scenes  # noqa: F401  (fixtures)
 from tests.cli.test_help import JOBS, examples
-from tests.torch7.small import Official, small_deepmask
-from tests.torch7.writer import dump
+from tests.official.small import Official, small_deepmask
+from tests.official.tiny_writer import dump
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

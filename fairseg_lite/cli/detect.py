@@ -69,9 +69,9 @@ class Detector:
     """
 
     def __init__(self, a: argparse.Namespace, names: Sequence[str], device, ids: Collection[int]):
-        from fairseg_lite.data.box_files import Boxes, load_boxes
-        from fairseg_lite.inference.proposals import load_results, prepare
-        from fairseg_lite.training.checkpoints import load_model
+        from fairseg_lite.data.results import Boxes, load_boxes
+        from fairseg_lite.inference.propose import load_results, prepare
+        from fairseg_lite.models.checkpoints import load_model
 
         self.models = [load_model(name, device=device, kind="MultiPathNet") for name in names]
         self.categories, self.category_ids = categories_of(self.models[0])
@@ -112,8 +112,8 @@ class Detector:
     def __call__(self, image, image_id: int):
         import torch
 
-        from fairseg_lite.inference.detection import Detections, detect
-        from fairseg_lite.inference.proposals import propose
+        from fairseg_lite.inference.detect import Detections, detect
+        from fairseg_lite.inference.propose import propose
 
         if self.known is None:
             proposals = propose(self.proposer, image, top_k=self.top_k)

@@ -103,9 +103,9 @@ def _evaluate(a: argparse.Namespace) -> None:
     from fairseg_lite.evaluation.boundary import boundary_report
     from fairseg_lite.evaluation.patches import trained_padding
     from fairseg_lite.evaluation.recall import average_recall
-    from fairseg_lite.inference.proposals import prepare, propose
+    from fairseg_lite.inference.propose import prepare, propose
+    from fairseg_lite.models.checkpoints import load_model
     from fairseg_lite.models.sharpmask import SharpMask
-    from fairseg_lite.training.checkpoints import load_model
     from fairseg_lite.training.recipes import patch_report
 
     model = load_model(a.model, device=device)

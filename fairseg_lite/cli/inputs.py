@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from fairseg_lite.data.files import whole
+from fairseg_lite.geometry.files import whole
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 DATA_HELP = "a COCO-format folder (images/ + instances.json, or pictures with FOLDER.json beside), or shapes[:N]"

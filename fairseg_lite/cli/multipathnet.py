@@ -121,7 +121,7 @@ def _train(a: argparse.Namespace) -> int:
     if valid is not None:
         from dataclasses import asdict
 
-        from fairseg_lite.training.ablation import measure
+        from fairseg_lite.course.ablation import measure
 
         held_out = _proposals(a, a.valid_proposals or a.proposals, valid, a.valid, out, device, held_out=True)
         report = measure(model, valid, held_out, progress=True, **recipe.seen_at)
@@ -166,7 +166,7 @@ def _start(a: argparse.Namespace, recipe) -> dict:
         return {"trunk_weights": a.trunk_weights}
     if a.trunk_from == "none":
         return {}
-    from fairseg_lite.training.checkpoints import load_model
+    from fairseg_lite.models.checkpoints import load_model
 
     model = load_model(a.trunk_from or "shapes")
     model = getattr(model, "deepmask", model)
@@ -185,7 +185,7 @@ def _check_valid(a: argparse.Namespace) -> None:
 
 def _proposals(a: argparse.Namespace, source: str, data, name: str, out: Path, device, *, held_out: bool = False) -> dict:
     """Boxes by picture id: read, or made with a network and kept in the output folder."""
-    from fairseg_lite.data.box_files import load_boxes
+    from fairseg_lite.data.results import load_boxes
 
     if source.endswith(".json"):
         boxes = load_boxes(source)
@@ -196,9 +196,9 @@ def _proposals(a: argparse.Namespace, source: str, data, name: str, out: Path, d
             boxes = {key: found for key, found in boxes.items() if key in known} or boxes
         return boxes
     from fairseg_lite.cli.inputs import dtype_of
+    from fairseg_lite.models.checkpoints import load_model
     from fairseg_lite.models.deepmask import DeepMask
     from fairseg_lite.models.sharpmask import SharpMask
-    from fairseg_lite.training.checkpoints import load_model
     from fairseg_lite.training.proposals import make_proposals
 
     model = load_model(source, device=device)
@@ -213,7 +213,7 @@ def _proposals(a: argparse.Namespace, source: str, data, name: str, out: Path, d
 
 
 def _ablate(a: argparse.Namespace) -> int:
-    from fairseg_lite.training.ablation import TABLE_1, ablate, results_in, table
+    from fairseg_lite.course.ablation import TABLE_1, ablate, results_in, table
     from fairseg_lite.training.multipathnet import MULTIPATHNET_RECIPES
 
     recipe = MULTIPATHNET_RECIPES[a.recipe]

@@ -73,8 +73,8 @@ def _propose(a: argparse.Namespace) -> int:
         raise ValueError(f"--draw is {a.draw}; it must be 0 or more")
     device, pictures, out = device_of(a), *pictures_and_output(a)
 
-    from fairseg_lite.inference.proposals import prepare, propose
-    from fairseg_lite.training.checkpoints import load_model
+    from fairseg_lite.inference.propose import prepare, propose
+    from fairseg_lite.models.checkpoints import load_model
 
     model = prepare(load_model(a.model, device=device), dtype=dtype_of(a.precision, device))
     options = {"top_k": a.top_k, "nms": a.nms, "zoom": a.zoom, "threshold": a.threshold, "refine": not a.coarse}
@@ -196,9 +196,9 @@ def _demo(a: argparse.Namespace) -> None:
     from fairseg_lite.data.pictures import load_image
     from fairseg_lite.data.shapes import ShapesDataset
     from fairseg_lite.geometry.masks import mask_iou
-    from fairseg_lite.inference.proposals import prepare, propose
+    from fairseg_lite.inference.propose import prepare, propose
+    from fairseg_lite.models.checkpoints import SHIPPED, load_model
     from fairseg_lite.plots import grid, tinted
-    from fairseg_lite.training.checkpoints import SHIPPED, load_model
 
     image = load_image(picture) if picture else None
     names_too = a.detector not in SHIPPED or SHIPPED[a.detector].is_file()
@@ -237,7 +237,7 @@ def _demo(a: argparse.Namespace) -> None:
 def _named(detector, model, image, found) -> tuple[str, object]:
     """What a MultiPathNet makes of proposals: names with scores of .5 or more, and the picture with them drawn in."""
     from fairseg_lite.cli.detect import categories_of, drawn  # it builds on this file
-    from fairseg_lite.inference.detection import detect
+    from fairseg_lite.inference.detect import detect
 
     objects = detect(detector, image, found, score_threshold=0.5, masks="refined", sharpmask=model)
     categories, _ = categories_of(detector)

@@ -37,9 +37,9 @@ def _import(a: argparse.Namespace) -> None:
     if out.suffix != ".safetensors":
         raise ValueError(f"--out is {a.out!r}; a checkpoint's name ends in .safetensors")
 
-    from fairseg_lite.torch7.official import import_official
-    from fairseg_lite.torch7.reader import Torch7Error
-    from fairseg_lite.training.checkpoints import save_model
+    from fairseg_lite.models.checkpoints import save_model
+    from fairseg_lite.official.official import import_official
+    from fairseg_lite.official.reader import Torch7Error
 
     source = Path(a.file) if a.file else _fetched(a.download, a.address, out)
     print(f"reading {source} ({source.stat().st_size / 1e6:.1f} MB)")

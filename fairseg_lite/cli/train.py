@@ -110,7 +110,7 @@ def _deepmask(a: argparse.Namespace) -> int:
 
 
 def _sharpmask(a: argparse.Namespace) -> int:
-    from fairseg_lite.training.checkpoints import MODELS, load_model
+    from fairseg_lite.models.checkpoints import MODELS, load_model
     from fairseg_lite.training.sharpmask import SHARPMASK_RECIPES, train_sharpmask
 
     recipe, stored = _run_of(a, SHARPMASK_RECIPES, "sharpmask")

@@ -8,7 +8,7 @@ Lengths scale with the patch: at P = 160 the object is 92 px, the jitter 11.4 px
 where there is some, beyond it the mirrored picture (`padding="symmetric"`) or ImageNet's mean colour (`"mean"`).
 
 A batch is a pure function of (seed, step): a run can resume anywhere, and workers need no state.
-The official sampler differs: `rules="official"`, described in `data/official_patches.py`.
+The official sampler differs: `rules="official"`, described in `official/patches.py`.
 """
 
 import math
@@ -195,7 +195,7 @@ class PatchSampler:
         self.by_image = _rows_by_image(self.table, len(dataset))
         self.official = None
         if rules == "official":
-            from fairseg_lite.data.official_patches import OfficialRules  # it builds on this file
+            from fairseg_lite.official.patches import OfficialRules  # it builds on this file
 
             classes = self.by_class if balance == "class" else [self.rows]
             self.official = OfficialRules(self.dataset, spec, classes, jitter=jitter)

@@ -24,8 +24,8 @@ from torchvision.ops import box_area, box_iou
 from tqdm.auto import tqdm
 
 from fairseg_lite.data.augment import shaken
-from fairseg_lite.data.box_files import Boxes
-from fairseg_lite.data.box_files import load_boxes as load_boxes  # read here, too
+from fairseg_lite.data.results import Boxes
+from fairseg_lite.data.results import load_boxes as load_boxes  # read here, too
 from fairseg_lite.data.scenes import Scene, SceneCache, SceneDataset, image_ids
 from fairseg_lite.geometry.boxes import clip_boxes, encode_boxes
 from fairseg_lite.geometry.pixels import normalise

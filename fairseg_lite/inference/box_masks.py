@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fairseg_lite.data.patches import PatchSpec, canonical, crop_image
 from fairseg_lite.geometry.pixels import normalise
-from fairseg_lite.inference.proposals import paste_rle
+from fairseg_lite.inference.propose import paste_rle
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
 

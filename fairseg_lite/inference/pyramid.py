@@ -4,7 +4,7 @@
 
 The border lets windows be centred on the picture's edge. Window (r, c) of a level covers the square of side P / s whose
 top-left corner lies at (16 r - P/2) / s, (16 c - P/2) / s of the picture.
-Differs from the official code: it resizes with `image.scale` and places with `floor`; see `inference/official.py`.
+Differs from the official code: it resizes with `image.scale` and places with `floor`; see `tests/official/inference.py`.
 """
 
 import copy

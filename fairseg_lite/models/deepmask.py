@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseg_lite.models.heads import named_head, score_layers
-from fairseg_lite.models.trunk_weights import load_trunk_weights
 from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk
+from fairseg_lite.models.weights import load_trunk_weights
 
 
 class DeepMaskOutput(NamedTuple):
@@ -276,7 +276,7 @@ def deepmask_resnet50(
         padding: "zeros" or "symmetric" (official).
         stride_in_1x1: True for weights of the original ResNet; torchvision's and FAIR's want False.
         head: as in `DeepMask`.
-        trunk: further options of `ResNetTrunk`, and sizes: of `DeepMask`; the form of an official file (torch7/official.py).
+        trunk: further options of `ResNetTrunk`, and sizes: of `DeepMask`; the form of an official file (official/networks.py).
     Source: SharpMask sections 4-5; official `DeepMask.lua`. Lesson: 02.
     """
     features = ResNetTrunk(padding=padding, stride_in_1x1=stride_in_1x1, **(trunk or {}))

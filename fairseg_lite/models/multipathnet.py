@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from fairseg_lite.geometry.boxes import FOVEAL, decode_boxes, foveal_boxes
 from fairseg_lite.models.regions import LinearTower, Mix, Region, ResidualTower
 from fairseg_lite.models.roi_pooling import METHODS, roi_pool
-from fairseg_lite.models.trunk_weights import copy_weights, read_weights
 from fairseg_lite.models.trunks import VGG_16, ResNetTrunk, VGGTrunk
+from fairseg_lite.models.weights import copy_weights, read_weights
 
 BOX_REGION = 1.5
 
@@ -287,7 +287,7 @@ def multipathnet_vgg16(
         num_classes, integral, foveal, skip, frozen, options: as `MultiPathNet`.
         trunk_weights: None, "VGG16_Weights.IMAGENET1K_V1", or a local file; its fc6 and fc7, where it has them, begin every
             tower. The official network's own weights want the trunk's `ceil` (models/trunks.py), torchvision's do not.
-        trunk, tower: other options of `VGGTrunk` and `LinearTower`; the form of an official file (torch7/multipathnet.py).
+        trunk, tower: other options of `VGGTrunk` and `LinearTower`; the form of an official file (official/networks.py).
     Raises:
         ValueError: as `MultiPathNet` and `load_trunk_weights`.
     Source: MultiPath section 3; official `models/multipathnet.lua`, `vgg.lua`. Lesson: 08.
@@ -305,7 +305,7 @@ def multipathnet_resnet18(
 ) -> MultiPathNet:
     """ResNet-18 of the kind FAIR released (there: foveal=False, skip=False). Options: `multipathnet_resnet50`'s.
 
-    trunk, conv5: other options of `ResNetTrunk` and `ResidualTower`; the form of an official file (torch7/official.py).
+    trunk, conv5: other options of `ResNetTrunk` and `ResidualTower`; the form of an official file (official/networks.py).
     """
     resnet = {"depths": (2, 2, 2), "inner": (64, 128, 256), "out": (64, 128, 256), "block": "basic", **(trunk or {})}
     tower = {"inner": 512, "width": 512, "depth": 2, "block": "basic", **(conv5 or {})}

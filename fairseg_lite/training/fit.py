@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from fairseg_lite.training.checkpoints import load_tensors, load_weights, save_tensors
+from fairseg_lite.models.checkpoints import load_tensors, load_weights, save_tensors
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fairseg_lite.data.box_files import Boxes
+from fairseg_lite.data.results import Boxes
 from fairseg_lite.data.rois import RoiBatch, RoiSampler, delta_statistics
 from fairseg_lite.data.scenes import SceneCache, SceneDataset
+from fairseg_lite.models.checkpoints import load_tensors, save_model
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipath_losses import multipath_loss
 from fairseg_lite.models.multipathnet import MODELS, MultiPathNet
-from fairseg_lite.training.checkpoints import load_tensors, save_model
 from fairseg_lite.training.fit import FitConfig, History, fit
 
 CACHE = 512 * 2**20  # bytes of decoded pictures

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from fairseg_lite.data.box_files import Boxes, load_boxes, save_boxes
+from fairseg_lite.data.results import Boxes, load_boxes, save_boxes
 from fairseg_lite.data.scenes import SceneDataset, image_ids
-from fairseg_lite.inference.proposals import prepare, propose
+from fairseg_lite.inference.propose import prepare, propose
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
 

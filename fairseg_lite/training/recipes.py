@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from fairseg_lite.data.patches import PatchBatch, PatchSampler
 from fairseg_lite.data.scenes import SceneDataset
 from fairseg_lite.evaluation.patches import patch_masks, patch_spec, trained_padding
+from fairseg_lite.models.checkpoints import save_model
 from fairseg_lite.models.deepmask import MODELS, DeepMask
 from fairseg_lite.models.losses import deepmask_loss
 from fairseg_lite.models.sharpmask import SharpMask
-from fairseg_lite.training.checkpoints import save_model
 from fairseg_lite.training.fit import FitConfig, History, fit
 
 

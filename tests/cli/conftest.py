@@ -8,9 +8,9 @@ from PIL import Image
 from fairseg_lite.cli import main
 from fairseg_lite.data.coco import write_coco_folder
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.models.checkpoints import save_model
 from fairseg_lite.models.deepmask import deepmask_tiny
 from fairseg_lite.models.multipathnet import multipathnet_tiny
-from fairseg_lite.training.checkpoints import save_model
 
 
 @pytest.fixture

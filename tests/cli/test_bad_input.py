@@ -10,8 +10,8 @@ from torch import nn
 
 from fairseg_lite.cli import main
 from fairseg_lite.data.download import COCO
+from fairseg_lite.models.checkpoints import save_tensors
 from fairseg_lite.training import checkpoints
-from fairseg_lite.training.checkpoints import save_tensors
 
 QUICK = ("--steps", 2, "--batch", 4)
 
@@ -207,7 +207,7 @@ def test_too_little_memory_says_what_to_do(refused, network, photo, tmp_path, mo
     def refuse(*args, **options):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40 GiB.\nSee documentation")
 
-    monkeypatch.setattr("fairseg_lite.inference.proposals.propose", refuse)
+    monkeypatch.setattr("fairseg_lite.inference.propose.propose", refuse)
     assert "use a smaller picture" in refused("propose", photo, "-o", tmp_path, "--model", network)
 
 
@@ -215,7 +215,7 @@ def test_a_fault_of_ours_is_not_hidden(cli, network, photo, tmp_path, monkeypatc
     def fail(*args, **options):
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr("fairseg_lite.inference.proposals.propose", fail)
+    monkeypatch.setattr("fairseg_lite.inference.propose.propose", fail)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         cli("propose", photo, "-o", tmp_path, "--model", network)
 

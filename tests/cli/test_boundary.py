@@ -7,8 +7,8 @@ import torch
 
 from fairseg_lite.cli.inputs import open_dataset
 from fairseg_lite.evaluation.boundary import boundary_report
+from fairseg_lite.models.checkpoints import load_model, save_model
 from fairseg_lite.models.sharpmask import SharpMask
-from fairseg_lite.training.checkpoints import load_model, save_model
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import torch
 
 from fairseg_lite.cli import torch7
 from fairseg_lite.data import download
-from fairseg_lite.training.checkpoints import load_model
+from fairseg_lite.models.checkpoints import load_model
 from tests.data.test_download import server  # noqa: F401  (a fixture)
-from tests.torch7.small import Official, small_deepmask, small_sharpmask
-from tests.torch7.small_vgg import OfficialVGG, small_vgg
-from tests.torch7.writer import dump
+from tests.official.small import Official, small_deepmask, small_sharpmask
+from tests.official.small_vgg import OfficialVGG, small_vgg
+from tests.official.tiny_writer import dump
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import pytest
 
 from fairseg_lite.cli import multipathnet
 from fairseg_lite.cli.multipathnet import IDEAS, _changed, _start
-from fairseg_lite.data.box_files import save_boxes
 from fairseg_lite.data.coco import CocoDataset, write_coco_folder
+from fairseg_lite.data.results import save_boxes
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.models.checkpoints import load_model
 from fairseg_lite.models.multipathnet import MODELS
-from fairseg_lite.training.checkpoints import load_model
 from fairseg_lite.training.multipathnet import MULTIPATHNET_RECIPES
 from tests.data.test_rois import around
 

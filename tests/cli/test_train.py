@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from fairseg_lite.cli import build_parser
 from fairseg_lite.cli.train import recipe_of
 from fairseg_lite.models import deepmask
+from fairseg_lite.models.checkpoints import load_model, load_tensors
 from fairseg_lite.models.deepmask import deepmask_tiny
 from fairseg_lite.training import recipes
-from fairseg_lite.training.checkpoints import load_model, load_tensors
 from fairseg_lite.training.recipes import RECIPES
 
 QUICK = ("--steps", 2, "--batch", 4)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseg_lite.data.box_files import Boxes
+from fairseg_lite.data.results import Boxes
 from fairseg_lite.data.rois import USUAL_STD, RoiSampler, assign, delta_statistics, draw
 from fairseg_lite.data.scenes import SceneCache, Subset
 from fairseg_lite.data.shapes import ShapesDataset

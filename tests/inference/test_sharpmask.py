@@ -10,15 +10,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.inference.canvas import dense_on_canvas
-from fairseg_lite.inference.official import official_pyramid, propose_official, top_masks
-from fairseg_lite.inference.proposals import best_windows, masks_of, propose
+from fairseg_lite.inference.propose import best_windows, masks_of, propose
 from fairseg_lite.inference.pyramid import Level, on_canvas, prepare, pyramid
 from fairseg_lite.models import sharpmask
 from fairseg_lite.models.deepmask import DeepMask, DenseFeatures
 from fairseg_lite.models.sharpmask import SharpMask, sharpmask_tiny
 from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk
-from tests.models.official_sharpmask import load_refinement, official_refinement, official_sharpmask
-from tests.models.oracle_weights import tiny_official_deepmask
+from tests.official.inference import official_pyramid, propose_official, top_masks
+from tests.official.oracle_weights import tiny_official_deepmask
+from tests.official.sharpmask_maps import load_refinement, official_refinement, official_sharpmask
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle"
 

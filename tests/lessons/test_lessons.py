@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fairseg_lite import lesson
+from fairseg_lite.course import lesson
 
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = sorted((ROOT / "lessons").glob("*.ipynb"))
@@ -197,13 +197,13 @@ PER_CELL = "lambda length, x: length * x / x.norm(dim=1, keepdim=True).clamp(min
 FIRST = "lambda output: output.logits.softmax(-1)[0]"
 FAULTS = {  # lesson -> (module, function, what replaces it): the lesson must notice
     "01": ("fairseg_lite.data.patches", "is_negative", "lambda *a, **k: True"),
-    "04": ("fairseg_lite.inference.proposals", "best_windows", FLIP),
+    "04": ("fairseg_lite.inference.propose", "best_windows", FLIP),
     "06": ("fairseg_lite.models.refinement", "_doubled", NEAREST),
     "07": ("fairseg_lite.models.refinement", "refactor", TWICE),  # the bias goes to both parts
-    "08": ("fairseg_lite.inference.detection", "batched_nms", ONE_CLASS),
+    "08": ("fairseg_lite.inference.detect", "batched_nms", ONE_CLASS),
     "09": ("fairseg_lite.models.regions", "_of_length", PER_CELL),  # loudness taken from each cell, not from the whole grid
     "10": ("fairseg_lite.models.multipathnet", "probabilities", FIRST),  # one classifier speaks for all
-    "11": ("fairseg_lite.inference.detection", "mirrored", "lambda boxes, width: boxes"),
+    "11": ("fairseg_lite.inference.detect", "mirrored", "lambda boxes, width: boxes"),
 }
 
 

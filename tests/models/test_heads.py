@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from fairseg_lite.inference.canvas import trunk_on_canvas
-from fairseg_lite.inference.proposals import propose
+from fairseg_lite.inference.propose import propose
+from fairseg_lite.models.checkpoints import load_model, save_model
 from fairseg_lite.models.deepmask import DeepMask, deepmask_resnet50, deepmask_tiny
 from fairseg_lite.models.heads import HEADS
 from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.models.trunks import ResNetTrunk
-from fairseg_lite.training.checkpoints import load_model, save_model
 
 from .test_deepmask import parameters, small
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from fairseg_lite.training.checkpoints import load_tensors
+from fairseg_lite.models.checkpoints import load_tensors
 from fairseg_lite.training.fit import FitConfig, fit
 
 

@@ -6,12 +6,12 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from fairseg_lite.data.box_files import Boxes, load_boxes
+from fairseg_lite.data.results import Boxes, load_boxes
 from fairseg_lite.data.rois import RoiSampler, delta_statistics
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.models.checkpoints import load_model, load_tensors
 from fairseg_lite.models.multipathnet import MODELS, MultiPathNet
 from fairseg_lite.training import proposals as proposing
-from fairseg_lite.training.checkpoints import load_model, load_tensors
 from fairseg_lite.training.multipathnet import (
     MULTIPATHNET_RECIPES,
     MultiPathRecipe,

@@ -1,0 +1,74 @@
+"""Parity with the official ImageDetect and Tester: `oracle/multipathnet/detect_*.npz`, float32."""
+
+import pytest
+import torch
+
+from tests.official.detection import detect_official, official_outputs, official_picture
+
+from ..models.official_multipathnet import arrays, official_network
+
+KINDS = {"multipathnet": "ross", "resnet": "imagenet"}
+SCALES = {"s240_max1000": (240, 1000), "s600_max260": (600, 260)}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def case(request, shared):
+    folder = shared / "oracle" / "multipathnet"
+    model, _ = official_network(request.param, folder / f"model_{request.param}.npz")
+    return model, arrays(folder / f"detect_{request.param}.npz"), KINDS[request.param]
+
+
+def close(ours, official, tolerance=1e-4):
+    """Within 1e-4 of the largest number there."""
+    assert ours.shape == official.shape
+    assert (ours - official).abs().max() <= tolerance * official.abs().max()
+
+
+def per_class(data, name):
+    tables = (data[f"tester_{name}_{k:02d}"] for k in range(1, 21))
+    return [t.reshape(-1, 5) - torch.tensor([1, 1, 1, 1, 0]) for t in tables]
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_one_scale(case, name):
+    model, data, transform = case
+    picture, scale = official_picture(data["image"], transform, *SCALES[name])
+    close(picture, data[f"{name}_net_images"], 1e-6)
+    close(scale * (data["boxes"] - 1) + 1, data[f"{name}_net_rois"][:, 1:], 1e-6)
+    with torch.inference_mode():
+        p, boxes = official_outputs(model, model.features(picture), data["boxes"] - 1, scale)
+    close(p, data[f"{name}_class"])
+    close(boxes.flatten(1) + 1, data[f"{name}_bbox"])
+
+
+@pytest.mark.parametrize("options, name", [({}, "boxes"), ({"vote": 0.5}, "vote"), ({"top": 100}, "top100")])
+def test_nms_voting_and_the_best_hundred(case, options, name):
+    model, data, transform = case
+    detections = detect_official(
+        model, data["image"], data["boxes"] - 1, transform=transform, short_side=240, **{"top": None, **options}
+    )
+    wanted = per_class(data, name)
+    assert [len(d) for d in detections] == [len(d) for d in wanted]
+    for ours, official in zip(detections, wanted, strict=True):
+        if len(official):
+            close(ours[:, :4], official[:, :4])
+            close(ours[:, 4], official[:, 4])
+    assert sum(map(len, wanted)) >= 100
+
+
+def test_more_rounds_pool_their_candidates(case):
+    model, data, transform = case
+    options = {"transform": transform, "short_side": 100, "top": None, "nms": 1.0}
+    once, twice = (detect_official(model, data["image"], data["boxes"] - 1, iterations=i, **options) for i in (1, 2))
+    assert [len(d) for d in twice] == [2 * len(d) for d in once]
+    assert all((d[:, None] == t[None]).all(-1).any(1).all() for d, t in zip(once, twice, strict=True))
+
+
+def test_no_proposal_and_a_wrong_picture(case):
+    model, data, transform = case
+    detections = detect_official(model, data["image"], torch.zeros(0, 4), transform=transform, short_side=100)
+    assert len(detections) == 20 and all(d.shape == (0, 5) for d in detections)
+    with pytest.raises(ValueError, match=r"picture is torch.uint8 \(3, 8, 8\)"):
+        official_picture(torch.zeros(3, 8, 8, dtype=torch.uint8), transform, 8, 8)
+    with pytest.raises(ValueError, match="transform is 'caffe'"):
+        official_picture(data["image"], "caffe", 8, 8)
