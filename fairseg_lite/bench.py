@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fairseg_lite.data.patches import PatchBatch
 from fairseg_lite.data.results import Boxes
+from fairseg_lite.errors import InputError
 from fairseg_lite.inference.detect import detect
 from fairseg_lite.inference.propose import propose
 from fairseg_lite.inference.pyramid import prepare
@@ -63,7 +64,7 @@ def settings(*, quick: bool = False, size: str | None = None, **changes: object)
     """Settings from a command line: `size` is "WxH", the rest are fields.
 
     Raises:
-        ValueError: a size that is not two whole numbers of at least 1.
+        InputError: a size that is not two whole numbers of at least 1.
     Example:
         >>> settings(size="320x200", top_k=10).width
         320
@@ -74,7 +75,7 @@ def settings(*, quick: bool = False, size: str | None = None, **changes: object)
         except ValueError:
             width = height = 0
         if min(width, height) < 1:
-            raise ValueError(f"size is {size!r}; write it as 640x480, width by height in pixels")
+            raise InputError(f"size is {size!r}; write it as 640x480, width by height in pixels")
         changes |= {"width": width, "height": height}
     if changes.get("model") in multipathnet.MODELS and not quick:
         changes = {"top_k": 1000, **changes}
@@ -250,7 +251,7 @@ def run(s: Settings, *, dtypes: Sequence[str] = tuple(DTYPES), device: torch.dev
     Returns:
         What JSON can hold: settings, machine, and for each type ceiling, stages, training and memory, or "skipped".
     Raises:
-        ValueError: an unknown type.
+        InputError: an unknown type.
     """
     device = torch.device(device)
     machine = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.system(),
@@ -260,7 +261,7 @@ def run(s: Settings, *, dtypes: Sequence[str] = tuple(DTYPES), device: torch.dev
     result: dict = {"settings": asdict(s), "machine": machine, "dtypes": {}}
     for name in dtypes:
         if name not in DTYPES:
-            raise ValueError(f"dtype is {name!r}; choose {' or '.join(DTYPES)}")
+            raise InputError(f"dtype is {name!r}; choose {' or '.join(DTYPES)}")
         if name == "bf16" and not bf16_is_faster(device):
             result["dtypes"][name] = {"skipped": "no faster than fp32 here: this machine has no unit for bfloat16"}
             continue

@@ -3,6 +3,7 @@
 import argparse
 
 from fairseg_lite.cli.inputs import command, output_folder, positive
+from fairseg_lite.errors import InputError
 
 SHAPES = """example:
   fairseg-lite data shapes shapes_train -n 200       200 scenes: shapes_train/images/*.png and instances.json
@@ -45,7 +46,7 @@ def _shapes(a: argparse.Namespace) -> None:
 
     out = output_folder(a.out)
     if (out / "instances.json").exists():
-        raise ValueError(f"folder {a.out!r} holds a data set already; choose another folder")
+        raise InputError(f"folder {a.out!r} holds a data set already; choose another folder")
     dataset = ShapesDataset(a.n, seed=a.seed)
     write_coco_folder(dataset, out)
     instances, categories = len(dataset.instances), len(dataset.categories)

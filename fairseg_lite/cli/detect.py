@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fairseg_lite.cli.inputs import add_device, command, device_of, positive, write_picture
 from fairseg_lite.cli.propose import image_ids, over_pictures, picture_name, pictures_and_output
+from fairseg_lite.errors import InputError
 
 DETECT = """examples:
   fairseg-lite detect holiday.jpg -o out --model runs/named/model.safetensors --proposer runs/sharp/model.safetensors
@@ -64,7 +65,7 @@ class Detector:
         device: torch's.
         ids: of the pictures that will come: proposals from a file must be of some of them.
     Raises:
-        ValueError: a checkpoint of another kind, an ensemble of unlike categories, proposals of other pictures, boxes of masks
+        InputError: a checkpoint of another kind, an ensemble of unlike categories, proposals of other pictures, boxes of masks
             that are not drawn.
     """
 
@@ -77,12 +78,12 @@ class Detector:
         self.categories, self.category_ids = categories_of(self.models[0])
         for name, model in zip(names, self.models, strict=True):
             if (other := categories_of(model)) != (self.categories, self.category_ids):
-                raise ValueError(
+                raise InputError(
                     f"{names[0]!r} names {', '.join(self.categories)}, {name!r} {', '.join(other[0])}; an ensemble needs the same"
                 )
         masks = a.masks or ("proposal" if a.proposals else "refined")
         if a.mask_boxes and masks != "refined":
-            raise ValueError("--mask-boxes takes boxes from refined masks: add --masks refined, and --proposer, which draws them")
+            raise InputError("--mask-boxes takes boxes from refined masks: add --masks refined, and --proposer, which draws them")
         self.masks, self.top_k = (None if masks == "none" else masks), a.top_k
         self.options = {
             "score_threshold": a.score, "nms": a.nms, "vote": a.vote, "iterations": a.iterations, "flip": a.flip,
@@ -92,7 +93,7 @@ class Detector:
         if not a.proposals or self.masks == "refined":
             self.proposer = load_model(a.proposer, device=device)
             if not hasattr(self.proposer, "patch_size"):
-                raise ValueError(f"--proposer {a.proposer!r} holds no network that proposes; wanted a DeepMask or SharpMask")
+                raise InputError(f"--proposer {a.proposer!r} holds no network that proposes; wanted a DeepMask or SharpMask")
             self.proposer = prepare(self.proposer)
         self.known = None
         if a.proposals:
@@ -102,7 +103,7 @@ class Detector:
                 self.known = {i: Boxes(*(x[: a.top_k] for x in found)) for i, found in load_boxes(a.proposals).items()}
             if not set(self.known) & set(ids):
                 some = ", ".join(map(str, sorted(self.known)[:5]))
-                raise ValueError(
+                raise InputError(
                     f"proposals {a.proposals!r} are of pictures {some or 'none'} ..., and none of the {len(ids)} here is among "
                     "them; were they made for other pictures?"
                 )
@@ -143,7 +144,7 @@ def drawn(image, found, categories: Sequence[str], least: float):
 
 def _detect(a: argparse.Namespace) -> int:
     if not 0 <= a.draw <= 1:
-        raise ValueError(f"--draw is {a.draw}; it is a probability, from 0 to 1")
+        raise InputError(f"--draw is {a.draw}; it is a probability, from 0 to 1")
     device, pictures, out = device_of(a), *pictures_and_output(a)
     ids = image_ids(a.input, pictures)
     detector: Callable = Detector(a, a.model, device, set(ids.values()))

@@ -21,6 +21,7 @@ from fairseg_lite.cli.inputs import (
     write_picture,
 )
 from fairseg_lite.cli.train import MODEL_NAMES, SHARPMASK_NAMES
+from fairseg_lite.errors import InputError
 
 EVALUATE = """examples:
   fairseg-lite evaluate shapes shapes:100 -o result.json       the network that comes with the library
@@ -112,11 +113,11 @@ def _evaluate(a: argparse.Namespace) -> None:
     data = open_dataset(a.data, held_out=True, on_fault="skip" if a.skip_faults else "raise")
     total = len(data)
     if total == 0:
-        raise ValueError(f"data {a.data!r} holds no picture; nothing to measure")
+        raise InputError(f"data {a.data!r} holds no picture; nothing to measure")
     if a.limit and a.limit < total:
         data = Subset(data, range(a.limit))
     if data.instances.crowd.all():
-        raise ValueError(f"data {a.data!r} holds no object that could be found ({len(data.instances)} crowds)")
+        raise InputError(f"data {a.data!r} holds no object that could be found ({len(data.instances)} crowds)")
     start = time.perf_counter()
     patches = patch_report(model, data)
     print(f"patches    {patches}")
@@ -223,9 +224,9 @@ def _results(path: str) -> list[dict]:
     try:
         rows = json.loads(Path(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"results {path!r} cannot be read as JSON: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(f"results {path!r} cannot be read as JSON: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
-        raise ValueError(f"results {path!r} are no COCO result file: wanted a list of dicts with image_id, category_id, score")
+        raise InputError(f"results {path!r} are no COCO result file: wanted a list of dicts with image_id, category_id, score")
     return rows
 
 
@@ -236,7 +237,7 @@ def _detected(a: argparse.Namespace, data, truth: dict, device) -> tuple[list[di
     detector = Detector(a, [a.results], device, [image["id"] for image in truth["images"]])
     ids = {c["name"]: c["id"] for c in truth["categories"]}
     if lacking := [name for name in detector.categories if name not in ids]:
-        raise ValueError(
+        raise InputError(
             f"{a.results!r} names {', '.join(lacking[:5])}, which data {a.data!r} has not; it has {', '.join(list(ids)[:10])}"
         )
     rows, seconds = [], 0.0

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.files import whole
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
@@ -44,7 +45,7 @@ def device_of(arguments: argparse.Namespace):
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         why = str(error).splitlines()[0]
-        raise ValueError(f"device {arguments.device!r} is not to be had here ({why}); try cpu") from error
+        raise InputError(f"device {arguments.device!r} is not to be had here ({why}); try cpu") from error
     return device
 
 
@@ -71,14 +72,14 @@ def open_dataset(name: str, *, held_out: bool, on_fault: str = "raise"):
         held_out: shapes only: scenes of seed 1 that no training sees (500 of them) instead of seed 0 (10,000).
         on_fault: "raise" or "skip" pictures and annotations that are damaged.
     Raises:
-        ValueError: no such folder, not COCO format, or no usable number after `shapes:`.
+        InputError: no such folder, not COCO format, or no usable number after `shapes:`.
     """
     word, _, count = name.partition(":")
     if word == "shapes" and not Path(name).exists():
         from fairseg_lite.data.shapes import ShapesDataset
 
         if count and not (count.isdigit() and int(count)):
-            raise ValueError(f"data {name!r}: write shapes or shapes:N with N scenes, at least 1")
+            raise InputError(f"data {name!r}: write shapes or shapes:N with N scenes, at least 1")
         return ShapesDataset(int(count or (500 if held_out else 10_000)), seed=int(held_out))
     from fairseg_lite.data.coco import CocoDataset
 
@@ -89,17 +90,17 @@ def list_pictures(path: str | Path) -> list[Path]:
     """The picture itself, or every picture in a folder (and in its `images/`), by name.
 
     Raises:
-        ValueError: nothing there, or a folder without a picture.
+        InputError: nothing there, or a folder without a picture.
     """
     path = Path(path)
     if path.is_dir():
         folders = [f for f in (path, path / "images") if f.is_dir()]
         found = sorted(p for f in folders for p in f.iterdir() if _is_picture(p))
         if not found:
-            raise ValueError(f"folder {str(path)!r} holds no picture ({', '.join(sorted(PICTURES))})")
+            raise InputError(f"folder {str(path)!r} holds no picture ({', '.join(sorted(PICTURES))})")
         return found
     if not path.exists():
-        raise ValueError(f"picture {str(path)!r}: no such file or folder")
+        raise InputError(f"picture {str(path)!r}: no such file or folder")
     return [path]
 
 
@@ -111,7 +112,7 @@ def output_folder(path: str | Path) -> Path:
     """Make a folder for output and make sure that it can be written to, before any work is done.
 
     Raises:
-        ValueError: it cannot.
+        InputError: it cannot.
     """
     path, probe = Path(path), Path(path) / f".probe{os.getpid()}"
     try:
@@ -119,7 +120,7 @@ def output_folder(path: str | Path) -> Path:
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"cannot write to folder {str(path)!r}: {error.strerror}; choose another with -o") from error
+        raise InputError(f"cannot write to folder {str(path)!r}: {error.strerror}; choose another with -o") from error
     return path
 
 
@@ -127,7 +128,7 @@ def write_json(path: str | Path, content: object, *, indent: int | None = None) 
     """Write JSON; the file is whole or not there.
 
     Raises:
-        ValueError: it cannot be written.
+        InputError: it cannot be written.
     """
     with whole(path) as part:
         part.write_text(json.dumps(content, indent=indent) + "\n")
@@ -137,7 +138,7 @@ def write_picture(path: str | Path, picture) -> None:
     """Write an (H, W, 3) uint8 array or a matplotlib figure as PNG; the file is whole or not there.
 
     Raises:
-        ValueError: it cannot be written.
+        InputError: it cannot be written.
     """
     with whole(path) as part:
         if hasattr(picture, "savefig"):

@@ -16,6 +16,7 @@ from fairseg_lite.cli.inputs import (
     write_picture,
 )
 from fairseg_lite.cli.runs import add_run, data_of, run_of
+from fairseg_lite.errors import InputError
 
 MODEL_NAMES = ("multipathnet_tiny", "multipathnet_vgg16", "multipathnet_resnet18", "multipathnet_resnet50")
 RECIPE_NAMES = ("shapes", "lesson", "photos", "paper", "official")  # a test holds both equal to the library's
@@ -136,7 +137,7 @@ def _changed(a: argparse.Namespace, recipe):
     options |= {idea: False for idea in IDEAS if getattr(a, f"no_{idea}")}
     if a.heads:
         if a.no_integral and a.heads > 1:
-            raise ValueError(f"--heads {a.heads} and --no-integral: without the integral loss there is one classifier")
+            raise InputError(f"--heads {a.heads} and --no-integral: without the integral loss there is one classifier")
         options["integral"] = a.heads
     changes = {"model": a.model or recipe.model, "options": options, "untied": a.untied or recipe.untied}
     return _with_start(a, replace(recipe, **changes, **({"images": a.batch} if a.batch else {})))
@@ -149,7 +150,7 @@ def _with_start(a: argparse.Namespace, recipe):
     if not a.stride_in_1x1:
         return recipe
     if recipe.model != "multipathnet_resnet50":
-        raise ValueError(f"--stride-in-1x1 belongs to multipathnet_resnet50; the network here is {recipe.model}")
+        raise InputError(f"--stride-in-1x1 belongs to multipathnet_resnet50; the network here is {recipe.model}")
     return replace(recipe, options={**recipe.options, "stride_in_1x1": True})
 
 
@@ -157,9 +158,9 @@ def _start(a: argparse.Namespace, recipe) -> dict:
     """What a fresh network begins with."""
     tiny = recipe.model == "multipathnet_tiny"
     if tiny and a.trunk_weights:
-        raise ValueError("multipathnet_tiny has no ImageNet weights; drop --trunk-weights, or --model multipathnet_resnet50")
+        raise InputError("multipathnet_tiny has no ImageNet weights; drop --trunk-weights, or --model multipathnet_resnet50")
     if not tiny and a.trunk_from:
-        raise ValueError(f"--trunk-from belongs to multipathnet_tiny; {recipe.model} takes --trunk-weights")
+        raise InputError(f"--trunk-from belongs to multipathnet_tiny; {recipe.model} takes --trunk-weights")
     if not tiny:
         if not a.trunk_weights:
             print("no --trunk-weights: the trunk starts from random numbers")
@@ -171,7 +172,7 @@ def _start(a: argparse.Namespace, recipe) -> dict:
     model = load_model(a.trunk_from or "shapes")
     model = getattr(model, "deepmask", model)
     if getattr(model, "header", {}).get("model", "deepmask_tiny") != "deepmask_tiny":
-        raise ValueError(
+        raise InputError(
             f"--trunk-from {a.trunk_from!r} holds a {model.header['model']}; wanted a deepmask_tiny or sharpmask_tiny"
         )
     return {"trunk_from": model}
@@ -180,7 +181,7 @@ def _start(a: argparse.Namespace, recipe) -> dict:
 def _check_valid(a: argparse.Namespace) -> None:
     """Before any work: a file of proposals is of one data set alone."""
     if a.proposals.endswith(".json") and not a.valid_proposals:
-        raise ValueError("--valid with a file of proposals needs another for that data: --valid-proposals FILE, or a network")
+        raise InputError("--valid with a file of proposals needs another for that data: --valid-proposals FILE, or a network")
 
 
 def _proposals(a: argparse.Namespace, source: str, data, name: str, out: Path, device, *, held_out: bool = False) -> dict:
@@ -203,7 +204,7 @@ def _proposals(a: argparse.Namespace, source: str, data, name: str, out: Path, d
 
     model = load_model(source, device=device)
     if not isinstance(model, (DeepMask, SharpMask)):
-        raise ValueError(
+        raise InputError(
             f"{source!r} holds a {type(model).__name__}; proposals come from a DeepMask, a SharpMask or a *.json file"
         )
     pictures = SCENES if name == "shapes" and not held_out else None

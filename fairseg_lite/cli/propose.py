@@ -18,6 +18,7 @@ from fairseg_lite.cli.inputs import (
     write_json,
     write_picture,
 )
+from fairseg_lite.errors import InputError
 
 PROPOSE = """examples:
   fairseg-lite propose holiday.jpg -o out                          the network that comes with the library
@@ -70,7 +71,7 @@ def _add_model(p: argparse.ArgumentParser) -> None:
 
 def _propose(a: argparse.Namespace) -> int:
     if a.draw < 0:
-        raise ValueError(f"--draw is {a.draw}; it must be 0 or more")
+        raise InputError(f"--draw is {a.draw}; it must be 0 or more")
     device, pictures, out = device_of(a), *pictures_and_output(a)
 
     from fairseg_lite.inference.propose import prepare, propose
@@ -104,7 +105,7 @@ def pictures_and_output(a: argparse.Namespace) -> tuple[list[Path], Path]:
     pictures = list_pictures(a.input)
     out = output_folder(a.out)
     if out.resolve() in {p.parent.resolve() for p in pictures}:
-        raise ValueError(f"{a.out!r} holds the pictures themselves; choose another folder with -o")
+        raise InputError(f"{a.out!r} holds the pictures themselves; choose another folder with -o")
     return pictures, out
 
 
@@ -186,7 +187,7 @@ def _drawn(image, found, count: int):
 
 def _demo(a: argparse.Namespace) -> None:
     if not 0 <= a.scene < 500:
-        raise ValueError(f"--scene is {a.scene}; there are 500, from 0 to 499")
+        raise InputError(f"--scene is {a.scene}; there are 500, from 0 to 499")
     device = device_of(a)
     picture = list_pictures(a.picture)[0] if a.picture else None
     out = output_folder(a.out)

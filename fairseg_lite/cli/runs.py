@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fairseg_lite.cli.inputs import add_device, open_dataset, output_folder, positive
+from fairseg_lite.errors import InputError
 
 
 def add_run(p: argparse.ArgumentParser, *, batch: str, valid: str) -> None:
@@ -34,21 +35,21 @@ def run_of(a: argparse.Namespace, recipes: dict, kind: str) -> tuple:
             stored = json.loads(header.read_text())
             name = str(stored["model"])
         except (OSError, ValueError, TypeError, LookupError) as error:
-            raise ValueError(f"{str(header)!r} is no run of this version ({error}); start another without --resume") from error
+            raise InputError(f"{str(header)!r} is no run of this version ({error}); start another without --resume") from error
         if not name.startswith(kind):
-            raise ValueError(f"{a.out!r} holds a run of {name}; resume it with train {name.split('_')[0]}")
+            raise InputError(f"{a.out!r} holds a run of {name}; resume it with train {name.split('_')[0]}")
         try:
             fit = FitConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored["fit"].items()})
             lists = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["recipe"].items()}
             recipe = cls(**{**lists, "fit": fit})
         except (OSError, ValueError, TypeError, LookupError) as error:
-            raise ValueError(f"{str(header)!r} is no run of this version ({error}); start another without --resume") from error
+            raise InputError(f"{str(header)!r} is no run of this version ({error}); start another without --resume") from error
     else:
         recipe = recipes[a.recipe or "shapes"]
     if a.lr is not None and not a.lr > 0:
-        raise ValueError(f"--lr is {a.lr}; it must be above 0")
+        raise InputError(f"--lr is {a.lr}; it must be above 0")
     if a.workers is not None and a.workers < 0:
-        raise ValueError(f"--workers is {a.workers}; it must be 0 or more")
+        raise InputError(f"--workers is {a.workers}; it must be 0 or more")
     given = {k: getattr(a, k) for k in ("steps", "lr", "seed", "precision", "workers", "save_every")}
     fit = replace(recipe.fit, **{k: v for k, v in given.items() if v is not None})
     if not stored:

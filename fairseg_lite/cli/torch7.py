@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from fairseg_lite.cli.inputs import command
+from fairseg_lite.errors import InputError
 
 IMPORT = """example:
   fairseg-lite import model.t7 -o deepmask.safetensors                  a file that you have
@@ -30,12 +31,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def _import(a: argparse.Namespace) -> None:
     if (a.file is None) == (a.download is None):
-        raise ValueError("import wants a FILE or --download NAME, and not both")
+        raise InputError("import wants a FILE or --download NAME, and not both")
     if a.address and not a.download:
-        raise ValueError("--address goes with --download")
+        raise InputError("--address goes with --download")
     out = Path(a.out)
     if out.suffix != ".safetensors":
-        raise ValueError(f"--out is {a.out!r}; a checkpoint's name ends in .safetensors")
+        raise InputError(f"--out is {a.out!r}; a checkpoint's name ends in .safetensors")
 
     from fairseg_lite.models.checkpoints import save_model
     from fairseg_lite.official.official import import_official
@@ -48,8 +49,8 @@ def _import(a: argparse.Namespace) -> None:
     except ValueError as error:
         if a.download and isinstance(error, Torch7Error):
             source.unlink()
-            raise ValueError(f"it was no Torch7 file that came, and it is deleted: {error}; try again, or --address") from error
-        raise ValueError(f"{str(source)!r}: {error}") from error
+            raise InputError(f"it was no Torch7 file that came, and it is deleted: {error}; try again, or --address") from error
+        raise InputError(f"{str(source)!r}: {error}") from error
     model, how = found.model, {"training": "as trained", "inference": "in inference form"}[found.form]
     save_model(out, model, name=found.name, kwargs=found.kwargs, source=source.name, form=found.form, config=found.config)
     numbers = sum(p.numel() for p in model.parameters())

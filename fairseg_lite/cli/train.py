@@ -7,6 +7,7 @@ from pathlib import Path
 from fairseg_lite.cli import multipathnet
 from fairseg_lite.cli.inputs import DATA_HELP, command, device_of, positive, write_json
 from fairseg_lite.cli.runs import add_run, data_of, run_of
+from fairseg_lite.errors import InputError
 
 MODEL_NAMES = ("deepmask_tiny", "deepmask_vgg_a", "deepmask_resnet50")  # a test holds both equal to the library's
 SHARPMASK_NAMES = ("sharpmask_tiny", "sharpmask_vgg_a", "sharpmask_resnet50")
@@ -90,9 +91,9 @@ def _deepmask(a: argparse.Namespace) -> int:
     recipe, kwargs = recipe_of(a)
     device = device_of(a)
     if a.trunk_weights and recipe.model == "deepmask_tiny":
-        raise ValueError("deepmask_tiny has no ImageNet weights; drop --trunk-weights, or --model deepmask_resnet50")
+        raise InputError("deepmask_tiny has no ImageNet weights; drop --trunk-weights, or --model deepmask_resnet50")
     if a.stride_in_1x1 and recipe.model != "deepmask_resnet50":
-        raise ValueError(f"--stride-in-1x1 belongs to deepmask_resnet50; the network here is {recipe.model}")
+        raise InputError(f"--stride-in-1x1 belongs to deepmask_resnet50; the network here is {recipe.model}")
     data, valid, out = data_of(a)
 
     from fairseg_lite.training.recipes import train_deepmask

@@ -21,6 +21,7 @@ from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.results import Boxes
 from fairseg_lite.data.rois import pictures_of
 from fairseg_lite.data.scenes import SceneCache, SceneDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.precision import PrecisionReport, evaluate_detections
 from fairseg_lite.geometry.files import whole
 from fairseg_lite.inference.detect import detect
@@ -131,13 +132,13 @@ def ablate(
     Returns:
         The results of these rows and seeds, in the order of the rows.
     Raises:
-        ValueError: the folder holds runs with other settings; or as `train_multipathnet`.
+        InputError: the folder holds runs with other settings; or as `train_multipathnet`.
         KeyboardInterrupt: after Ctrl-C; what was trained is kept.
     Source: MultiPath Table 1. Lesson: 10.
     """
     out = Path(out)
     if seeds < 1 or not rows or len({r.name for r in rows}) < len(rows):
-        raise ValueError(f"{seeds} seeds and rows {[r.name for r in rows]}; wanted at least one of each, no name twice")
+        raise InputError(f"{seeds} seeds and rows {[r.name for r in rows]}; wanted at least one of each, no name twice")
     _same_settings(out, {"recipe": _without_seed(recipe), "about": about or {}})
     scenes, truth = SceneCache(valid), None
     trained = SceneCache(dataset)
@@ -169,7 +170,7 @@ def results_in(out: str | Path, rows: Sequence[Row] = TABLE_1, seeds: int = 10**
     """The results that a folder holds, in the order of rows, then of seeds.
 
     Raises:
-        ValueError: one of them cannot be read.
+        InputError: one of them cannot be read.
     """
     found = []
     for row in rows:
@@ -178,7 +179,7 @@ def results_in(out: str | Path, rows: Sequence[Row] = TABLE_1, seeds: int = 10**
                 result = Result(**json.loads(path.read_text()))
                 _ = [result.value(m) for m in MEASURES]
             except (OSError, ValueError, TypeError, LookupError) as error:
-                raise ValueError(f"{str(path)!r} is no result of this version ({error}); delete it to measure again") from error
+                raise InputError(f"{str(path)!r} is no result of this version ({error}); delete it to measure again") from error
             if result.seed < seeds:
                 found.append(result)
     return sorted(found, key=lambda r: ([row.name for row in rows].index(r.row), r.seed))
@@ -263,12 +264,12 @@ def _same_settings(out: Path, settings: dict) -> None:
     try:
         held = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read ({error}); choose another folder") from error
+        raise InputError(f"{str(path)!r} cannot be read ({error}); choose another folder") from error
     wanted = json.loads(json.dumps(settings))
     if held != wanted:
         a, b = _flat(held), _flat(wanted)
         key = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))[0]
-        raise ValueError(
+        raise InputError(
             f"{str(out)!r} holds runs with {key} = {a.get(key)!r}, now it is {b.get(key)!r}: they cannot stand in one table; "
             "choose another folder, or the settings of before"
         )

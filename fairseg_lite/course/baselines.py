@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.masks import rle_encode
 
 BINS = 16  # of a region's histogram, for each colour channel
@@ -43,7 +44,7 @@ def sliding_boxes(height: int, width: int, count: int, seed: int = 0) -> Regions
     Returns:
         Regions, the level of the largest windows first.
     Raises:
-        ValueError: a size or count below 1.
+        InputError: a size or count below 1.
     Example:
         >>> sorted(sliding_boxes(64, 64, 7).masks.sum((1, 2)).tolist())  # one of 64 x 64 px and its halves
         [2048, 2048, 2048, 2048, 2048, 2048, 4096]
@@ -51,7 +52,7 @@ def sliding_boxes(height: int, width: int, count: int, seed: int = 0) -> Regions
     Source: ours. Lesson: 05.
     """
     if min(height, width, count) < 1:
-        raise ValueError(f"picture is {height} x {width} px and count {count}; all must be at least 1")
+        raise InputError(f"picture is {height} x {width} px and count {count}; all must be at least 1")
     g = np.random.default_rng(seed)
     windows: list[tuple[slice, slice]] = []
     for level in itertools.count():
@@ -88,7 +89,7 @@ def segment_proposals(image: np.ndarray, count: int, *, scale: float = 60.0, sma
     Returns:
         Regions, all different, each connected (4 neighbours).
     Raises:
-        ValueError: no such picture, or a count below 1.
+        InputError: no such picture, or a count below 1.
     Example:
         >>> image = np.zeros((40, 40, 3), np.uint8)
         >>> image[10:30, 5:25] = 200, 30, 30
@@ -98,9 +99,9 @@ def segment_proposals(image: np.ndarray, count: int, *, scale: float = 60.0, sma
     Source: selective search (Uijlings et al. 2013), with a score of ours. Lesson: 05.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"image is {image.dtype} of shape {image.shape}; wanted (H, W, 3) uint8 with at least one pixel")
+        raise InputError(f"image is {image.dtype} of shape {image.shape}; wanted (H, W, 3) uint8 with at least one pixel")
     if count < 1:
-        raise ValueError(f"count is {count}; wanted at least 1 proposal")
+        raise InputError(f"count is {count}; wanted at least 1 proposal")
     labels = _oversegment(image, scale, smallest)
     parts, scores = _merge(labels, image)
     best = np.argsort(-scores, kind="stable")[:count]

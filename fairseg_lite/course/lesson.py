@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fairseg_lite.errors import InputError
+
 SCALES = ("smoke", "lesson")
 
 
@@ -47,11 +49,11 @@ def scale() -> str:
     """ "smoke" or "lesson", from the environment variable FAIRSEG_SCALE.
 
     Raises:
-        ValueError: the variable says something else.
+        InputError: the variable says something else.
     """
     value = os.environ.get("FAIRSEG_SCALE", "lesson")
     if value not in SCALES:
-        raise ValueError(f"FAIRSEG_SCALE is {value!r}; choose one of {', '.join(map(repr, SCALES))}")
+        raise InputError(f"FAIRSEG_SCALE is {value!r}; choose one of {', '.join(map(repr, SCALES))}")
     return value
 
 

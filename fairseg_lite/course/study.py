@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fairseg_lite.bench import Stopwatch
+from fairseg_lite.errors import InputError
 from fairseg_lite.models import heads
 from fairseg_lite.models.deepmask import DeepMask, deepmask_tiny
 
@@ -80,7 +81,7 @@ def costs(
     Returns:
         A Cost for each name, in order.
     Raises:
-        ValueError: no variants, or a size, top_k or repeat below 1.
+        InputError: no variants, or a size, top_k or repeat below 1.
     Example:
         >>> found = costs({"wide": {"features": 128}, "narrow": {"features": 16}}, size=(32, 32), repeat=1)
         >>> found["wide"].parameters - found["narrow"].parameters == 112 * (6 * 6 * 512 + 128 + 1)
@@ -89,7 +90,7 @@ def costs(
     Source: SharpMask section 4, tables 1 and 2. Lesson: 07.
     """
     if not variants or min(*size, top_k, repeat) < 1:
-        raise ValueError(f"{len(variants)} variants, size {size}, top_k {top_k}, repeat {repeat}; all must be at least 1")
+        raise InputError(f"{len(variants)} variants, size {size}, top_k {top_k}, repeat {repeat}; all must be at least 1")
     device = torch.device(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

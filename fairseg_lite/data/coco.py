@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from fairseg_lite.data.coco_json import Content, Fault, Picture, locate, read_coco
 from fairseg_lite.data.pictures import load_image
 from fairseg_lite.data.scenes import InstanceTable, Scene, SceneDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.masks import polygons_to_mask, rle_decode, rle_encode
 
 SMALL, LARGE = 32**2, 96**2  # COCO's size classes, in pixels of mask
@@ -36,7 +37,7 @@ class CocoDataset:
             one line for each kind of fault goes to stderr. Damage in the middle of a picture shows only when it is
             decoded: then the scene is grey and its masks are empty, and a line says so. "collect" is "skip" in silence.
     Raises:
-        ValueError: as `locate` and `read_coco`; with "raise", the first fault; with "skip", no picture is left.
+        InputError: as `locate` and `read_coco`; with "raise", the first fault; with "skip", no picture is left.
         Getting a scene with "raise": its picture is damaged.
 
     Attributes: categories, category_ids (both in the file's order), pictures, faults (a list that decoding may extend),
@@ -46,7 +47,7 @@ class CocoDataset:
 
     def __init__(self, folder_or_images: str | Path, annotations: str | Path | None = None, *, on_fault: str = "raise"):
         if on_fault not in ("raise", "skip", "collect"):
-            raise ValueError(f"on_fault is {on_fault!r}; choose 'raise', 'skip' or 'collect'")
+            raise InputError(f"on_fault is {on_fault!r}; choose 'raise', 'skip' or 'collect'")
         images, self.path = locate(folder_or_images, annotations)
         content: Content = read_coco(images, self.path)
         self.categories, self.category_ids, self.pictures = content.categories, content.category_ids, content.pictures
@@ -54,14 +55,14 @@ class CocoDataset:
         self.faults, self.measured, self.on_fault = content.faults, content.measured, on_fault
         if self.faults and on_fault == "raise":
             rest = f" ({len(self.faults) - 1} more faults)" if len(self.faults) > 1 else ""
-            raise ValueError(
+            raise InputError(
                 f"{self.faults[0]}{rest}\n`fairseg-lite data check` lists every fault; on_fault='skip' leaves them out"
             )
         if on_fault == "skip":
             for line in summary(self.faults):
                 print(f"{self.path}: skipped {line}", file=sys.stderr)
             if not self.pictures:
-                raise ValueError(f"{str(self.path)!r}: no picture is left, all {len(self.faults)} have a fault")
+                raise InputError(f"{str(self.path)!r}: no picture is left, all {len(self.faults)} have a fault")
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -85,7 +86,7 @@ class CocoDataset:
     def _undecodable(self, picture: Picture, error: ValueError) -> None:
         fault = Fault("picture damaged", picture.file_name, None, str(error))
         if self.on_fault == "raise":
-            raise ValueError(str(fault)) from error
+            raise InputError(str(fault)) from error
         if picture.id not in self._grey:
             self._grey.add(picture.id)
             self.faults.append(fault)
@@ -221,7 +222,7 @@ def write_coco_folder(dataset: SceneDataset, folder: str | Path, progress: bool 
         part.write_text(json.dumps(_collect(dataset, write_image, progress)))
         os.replace(part, path)
     except OSError as error:
-        raise ValueError(f"cannot write to {str(folder)!r}: {error.strerror or error}; what is there is incomplete") from error
+        raise InputError(f"cannot write to {str(folder)!r}: {error.strerror or error}; what is there is incomplete") from error
     finally:
         if folder.is_dir():
             part.unlink(missing_ok=True)

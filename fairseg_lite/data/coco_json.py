@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fairseg_lite.data.pictures import WrongSize, probe_image
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.masks import polygon_points, polygons_to_mask, rle_counts
 
 BOX_SLACK, AREA_SLACK = 2.0, 1.25  # a box off by more pixels, an area off by a larger factor, is measured anew
@@ -79,16 +80,16 @@ def locate(folder: str | Path, annotations: str | Path | None = None) -> tuple[P
     Returns:
         (folder of pictures, JSON file).
     Raises:
-        ValueError: one of them is not there.
+        InputError: one of them is not there.
     """
     folder = Path(folder).absolute() if str(folder) in (".", "") else Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"data {str(folder)!r}: no such folder; wanted images/ and instances.json in it")
+        raise InputError(f"data {str(folder)!r}: no such folder; wanted images/ and instances.json in it")
     own, beside = folder / "instances.json", folder.with_name(folder.name + ".json")
     path = Path(annotations) if annotations is not None else own if own.is_file() else beside
     if not path.is_file():
         wanted = f"{str(path)!r}" if annotations is not None else f"{str(own)!r} or {str(beside)!r}"
-        raise ValueError(f"data {str(folder)!r}: there is no annotation file {wanted}")
+        raise InputError(f"data {str(folder)!r}: there is no annotation file {wanted}")
     return (folder / "images" if (folder / "images").is_dir() else folder), path
 
 
@@ -101,7 +102,7 @@ def read_coco(images: Path, annotations: Path) -> Content:
     Returns:
         Content; a picture with a fault is left out with its annotations, an annotation with a fault alone.
     Raises:
-        ValueError: the file is no JSON, lacks a list, lists no picture, or its categories are damaged.
+        InputError: the file is no JSON, lacks a list, lists no picture, or its categories are damaged.
 
     Source: COCO's data format. Lesson: 01.
     """
@@ -137,25 +138,25 @@ def _load(path: Path) -> dict:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
-        raise ValueError(f"{str(path)!r} is not JSON: {error}") from error
+        raise InputError(f"{str(path)!r} is not JSON: {error}") from error
     except OSError as error:
-        raise ValueError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ValueError(f"{str(path)!r} has no list {key!r}; is it a COCO 'instances' file?")
+            raise InputError(f"{str(path)!r} has no list {key!r}; is it a COCO 'instances' file?")
     if not content["images"]:
-        raise ValueError(f"{str(path)!r} lists no picture; a data set needs at least one")
+        raise InputError(f"{str(path)!r} lists no picture; a data set needs at least one")
     return content
 
 
 def _categories(entries: list, path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
     for c in entries:
         if not isinstance(c, dict) or not _whole(c.get("id")) or not isinstance(c.get("name"), str):
-            raise ValueError(f"{str(path)!r}: category {str(c)[:80]} is not {{'id': a whole number, 'name': text}}")
+            raise InputError(f"{str(path)!r}: category {str(c)[:80]} is not {{'id': a whole number, 'name': text}}")
     ids = tuple(c["id"] for c in entries)
     if len(set(ids)) < len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
-        raise ValueError(f"{str(path)!r}: category id {twice} is given twice; give each category its own")
+        raise InputError(f"{str(path)!r}: category id {twice} is given twice; give each category its own")
     return ids, tuple(c["name"] for c in entries)
 
 

@@ -23,6 +23,8 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
+from fairseg_lite.errors import InputError
+
 COCO = "http://images.cocodataset.org"
 FILES = {  # name: (address below COCO, bytes, checksum)
     "annotations": (
@@ -68,12 +70,12 @@ def download(
     Returns:
         path.
     Raises:
-        ValueError: no such address, the server gives something else than asked, too little room on the disk, or all
+        InputError: no such address, the server gives something else than asked, too little room on the disk, or all
             tries failed; the message names the address, the fault and what is kept.
     Source: RFC 9110 section 14 (Range). Lesson: none.
     """
     if not url.startswith(("http://", "https://")):
-        raise ValueError(f"address {url!r} is neither http:// nor https://")
+        raise InputError(f"address {url!r} is neither http:// nor https://")
     path = Path(path)
     if path.is_file() and (size or checksum) and _fault(path, size, checksum) is None:
         return path
@@ -94,7 +96,7 @@ def download(
                     return path
                 part.unlink()
                 if not resumed:
-                    raise ValueError(f"{url} has another content than it should: {fault}; deleted, nothing kept")
+                    raise InputError(f"{url} has another content than it should: {fault}; deleted, nothing kept")
                 resumed, best = False, 0  # perhaps only the old beginning was wrong
             except _TryAgain as error:
                 failures = 0 if _length(part) > best else failures + 1
@@ -104,7 +106,7 @@ def download(
                     kept = f"{best} bytes are kept, the next call goes on from there" if keep else "nothing is kept"
                     if not keep:
                         part.unlink(missing_ok=True)
-                    raise ValueError(f"{url} failed {tries} times in a row, last: {error}; {kept}") from error
+                    raise InputError(f"{url} failed {tries} times in a row, last: {error}; {kept}") from error
                 time.sleep(min(wait * 2**failures, 30.0))
 
 
@@ -124,18 +126,18 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float, bar: tqdm) ->
             part.unlink()
         if error.code in (408, 416, 425, 429) or error.code >= 500:
             raise _TryAgain(f"the server answered {error.code} {error.reason}") from error
-        raise ValueError(f"{url}: the server answered {error.code} {error.reason}; is the address right?") from error
+        raise InputError(f"{url}: the server answered {error.code} {error.reason}; is the address right?") from error
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise _TryAgain(f"no answer ({getattr(error, 'reason', None) or error or type(error).__name__})") from error
     with response:
         total = _announced(response, part, have)
         if size is not None and total not in (None, size):
-            raise ValueError(f"{url}: the server offers {total} bytes where the file has {size}; is a proxy answering?")
+            raise InputError(f"{url}: the server offers {total} bytes where the file has {size}; is a proxy answering?")
         if response.status != 206:
             have = 0  # it ignored our range and begins anew
             _remember(response.headers.get("ETag", ""), part)
         if (total or 0) - have > (free := shutil.disk_usage(part.parent).free):
-            raise ValueError(f"{str(part.parent)!r} has {free} bytes free; {url} needs {total - have} more: make room")
+            raise InputError(f"{str(part.parent)!r} has {free} bytes free; {url} needs {total - have} more: make room")
         bar.total = total
         bar.update(have - bar.n)
         with open(part, "ab" if have else "wb") as f:
@@ -144,7 +146,7 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float, bar: tqdm) ->
                 have += len(chunk)
                 bar.update(len(chunk))
                 if have > (size or total or have):
-                    raise ValueError(f"{url}: the server sends more than the {size or total} bytes of the file")
+                    raise InputError(f"{url}: the server sends more than the {size or total} bytes of the file")
     if total is not None and have < total:
         raise _TryAgain(f"the connection ended after {have} of {total} bytes")
 
@@ -185,7 +187,7 @@ def _announced(response: http.client.HTTPResponse, part: Path, have: int) -> int
         return int(length)
     if response.headers.get("Transfer-Encoding", "").lower() == "chunked":
         return None
-    raise ValueError(f"{response.url}: the server does not say how long the file is, so a cut could not be seen")
+    raise InputError(f"{response.url}: the server does not say how long the file is, so a cut could not be seen")
 
 
 def _length(path: Path) -> int:
@@ -227,18 +229,18 @@ def download_coco(
     Returns:
         {"folder": Path, "images": int, "instances": int}.
     Raises:
-        ValueError: as `download`; an unknown split; a folder that holds another data set; a picture that is damaged.
+        InputError: as `download`; an unknown split; a folder that holds another data set; a picture that is damaged.
     Source: the official archives; their checksums are pinned above. A single picture has no published checksum: its
         length, width, height and decoding are checked.
     """
     if split not in ("val2017", "train2017"):
-        raise ValueError(f"split is {split!r}; choose 'val2017' or 'train2017'")
+        raise InputError(f"split is {split!r}; choose 'val2017' or 'train2017'")
     if subset is not None and subset < 1:
-        raise ValueError(f"subset is {subset}; it must be at least 1 picture")
+        raise InputError(f"subset is {subset}; it must be at least 1 picture")
     folder = Path(folder)
     path = folder / "instances.json"
     if path.exists() and f'"split": "{split}"' not in path.read_text():
-        raise ValueError(f"folder {str(folder)!r} holds another data set already; choose another folder")
+        raise InputError(f"folder {str(folder)!r} holds another data set already; choose another folder")
     with _archive("annotations", folder, mirror, options) as archive:
         content = json.loads(archive.read(f"annotations/instances_{split}.json"))
     keep = sorted({a["image_id"] for a in content["annotations"]}) if subset else None
@@ -248,7 +250,7 @@ def download_coco(
         content["images"] = [i for i in content["images"] if i["id"] in keep]
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] in keep]
     if odd := [i["file_name"] for i in content["images"] if Path(i["file_name"]).name != i["file_name"]]:
-        raise ValueError(f"annotations of {split} name a picture {odd[0]!r}; a plain file name is wanted")
+        raise InputError(f"annotations of {split} name a picture {odd[0]!r}; a plain file name is wanted")
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     if subset:
@@ -300,7 +302,7 @@ def _fetch_picture(url: str, path: Path, item: dict, options: dict) -> None:
     try:
         download(url, new, **options)
         if fault := _picture_fault(new, item):
-            raise ValueError(f"{url} is no good picture: {fault}; the pictures fetched so far are kept")
+            raise InputError(f"{url} is no good picture: {fault}; the pictures fetched so far are kept")
         os.replace(new, path)
     finally:
         new.unlink(missing_ok=True)

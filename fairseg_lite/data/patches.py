@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fairseg_lite.data.augment import shaken, turned
 from fairseg_lite.data.scenes import InstanceTable, Scene, SceneCache, SceneDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, normalise
 
 JITTER, FAR = 16 / 224, 32 / 224  # of the patch side
@@ -151,7 +152,7 @@ class PatchSampler:
         hard: share of negatives drawn near an object, just beyond the limit in place or scale; the rest anywhere.
         cache: bytes of decoded pictures to keep.
     Raises:
-        ValueError: nothing can be drawn, with the count of instances each limit excluded; or an unknown option.
+        InputError: nothing can be drawn, with the count of instances each limit excluded; or an unknown option.
     Source: DeepMask section 3.3; balance and limits: official `DataSampler.lua`. Lesson: 01.
     """
 
@@ -181,9 +182,9 @@ class PatchSampler:
             ("rules", rules, ("paper", "official")),
         ):
             if value not in options:
-                raise ValueError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
+                raise InputError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
         if positives < 0 or negatives < 0 or positives + negatives == 0:
-            raise ValueError(f"a batch of {positives} positives and {negatives} negatives; wanted at least one patch")
+            raise InputError(f"a batch of {positives} positives and {negatives} negatives; wanted at least one patch")
         self.dataset = SceneCache(dataset, limit=cache)
         self.spec, self.positives, self.negatives, self.seed = spec, positives, negatives, seed
         self.balance, self.padding, self.jitter, self.tries, self.hard = balance, padding, jitter, tries, hard
@@ -226,7 +227,7 @@ class PatchSampler:
             if scene.masks[instance].any():
                 break
         else:
-            raise ValueError(f"no positive patch found in {self.tries} tries: every picture drawn is damaged; check the data")
+            raise InputError(f"no positive patch found in {self.tries} tries: every picture drawn is damaged; check the data")
         window = canonical(self.table.box[row], self.spec)
         if self.jitter:
             scale = window.scale * 2 ** g.uniform(-0.25, 0.25)
@@ -247,7 +248,7 @@ class PatchSampler:
                 inside = any(x1 <= window.x < x2 and y1 <= window.y < y2 for x1, y1, x2, y2 in crowds)
                 if not inside and is_negative(window, objects, self.spec):
                     return (*self._cut(scene, window, None), -1)
-        raise ValueError(
+        raise InputError(
             f"no negative patch found in {self.tries} pictures with {self.tries} tries each: windows at least "
             f"{FAR * self.spec.patch_size:.0f} px or a factor 2 away from every object, their centre in no crowd; "
             "use pictures with more background"
@@ -279,14 +280,14 @@ def usable_rows(dataset: SceneDataset, *, min_area: float = 100, min_side: float
     """Rows of the instance table that can be positives: no crowd, not tiny.
 
     Raises:
-        ValueError: none is left; says how many each limit excluded.
+        InputError: none is left; says how many each limit excluded.
     """
     t = dataset.instances
     sides = (t.box[:, 2:] - t.box[:, :2]).min(1) if len(t) else np.zeros(0)
     tiny = ~t.crowd & ((t.area < min_area) | (sides < min_side))
     rows = np.flatnonzero(~t.crowd & ~tiny)
     if len(rows) == 0:
-        raise ValueError(
+        raise InputError(
             f"no object to learn from: {len(t)} instances in {len(dataset)} pictures, {int(t.crowd.sum())} are crowds, "
             f"{int(tiny.sum())} are smaller than {min_area:g} px of area or {min_side:g} px of side; "
             "add annotated pictures"
@@ -314,7 +315,7 @@ def evaluation_patches(
     Yields:
         PatchBatch of positives.
     Raises:
-        ValueError: no usable instance.
+        InputError: no usable instance.
     """
     rows = usable_rows(dataset)
     table, full = dataset.instances, spec.patch_size + spec.context

@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from fairseg_lite.errors import InputError
+
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # near the end of a file that was not cut
 
 
-class WrongSize(ValueError):
+class WrongSize(InputError):
     """A good picture, but not of the size that its annotations were made for."""
 
 
@@ -22,7 +24,7 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
     Returns:
         (H, W, 3) uint8 RGB. Transparent pixels are laid on white; of 16 bits the upper 8 are kept.
     Raises:
-        ValueError: no such file, not a picture, cut or damaged, floating-point pixels, or of another size than claimed.
+        InputError: no such file, not a picture, cut or damaged, floating-point pixels, or of another size than claimed.
 
     Source: COCO's pictures are taken as stored; rotation is our choice. Lesson: 01.
     """
@@ -34,9 +36,9 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
                 image = ImageOps.exif_transpose(image)
             pixels = _rgb(image)
     except FileNotFoundError:
-        raise ValueError(f"picture {str(path)!r}: no such file") from None
+        raise InputError(f"picture {str(path)!r}: no such file") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        raise ValueError(f"picture {str(path)!r} cannot be decoded: {str(error) or type(error).__name__}") from error
+        raise InputError(f"picture {str(path)!r} cannot be decoded: {str(error) or type(error).__name__}") from error
     if size is not None and pixels.shape[:2] != tuple(size):
         raise _wrong_size(path, pixels.shape[:2], size)
     return pixels
@@ -54,9 +56,9 @@ def probe_image(path: str | Path, size: tuple[int, int] | None = None) -> tuple[
             mark = ENDS.get(image.format)
         whole = mark is None or mark in _tail(path)
     except FileNotFoundError:
-        raise ValueError(f"picture {str(path)!r}: no such file") from None
+        raise InputError(f"picture {str(path)!r}: no such file") from None
     except Exception as error:
-        raise ValueError(f"picture {str(path)!r} cannot be decoded: {str(error) or type(error).__name__}") from error
+        raise InputError(f"picture {str(path)!r} cannot be decoded: {str(error) or type(error).__name__}") from error
     if not whole or size not in (None, stored, upright):  # cut, something follows the picture, or EXIF comes late
         return load_image(path, size).shape[:2]
     return size or upright
@@ -92,11 +94,11 @@ def _tail(path: str | Path) -> bytes:
 
 def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")
+        raise InputError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError(f"its pixels go from {grey.min()} to {grey.max()}; save it with 8 or 16 bits")
+            raise InputError(f"its pixels go from {grey.min()} to {grey.max()}; save it with 8 or 16 bits")
         return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, 2)
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -10,6 +10,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from fairseg_lite.geometry.files import whole
 from fairseg_lite.geometry.masks import rle_counts
@@ -31,7 +32,7 @@ def load_boxes(path: str | Path) -> dict[int, Boxes]:
     Returns:
         Boxes of each picture, best first. A picture without a result is not in it.
     Raises:
-        ValueError: no such file, no list of results, no result at all, or one that is damaged: says which.
+        InputError: no such file, no list of results, no result at all, or one that is damaged: says which.
     Lesson: 08.
     """
     path = Path(path)
@@ -39,11 +40,11 @@ def load_boxes(path: str | Path) -> dict[int, Boxes]:
         rows = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ValueError(f"proposals {str(path)!r} cannot be read as JSON: {why}") from error
+        raise InputError(f"proposals {str(path)!r} cannot be read as JSON: {why}") from error
     if not isinstance(rows, list):
-        raise ValueError(f"proposals {str(path)!r} hold a {type(rows).__name__}; wanted a COCO result file: a list of results")
+        raise InputError(f"proposals {str(path)!r} hold a {type(rows).__name__}; wanted a COCO result file: a list of results")
     if not rows:
-        raise ValueError(f"proposals {str(path)!r} hold no result; make some with `fairseg-lite propose`")
+        raise InputError(f"proposals {str(path)!r} hold no result; make some with `fairseg-lite propose`")
     ids, xywh, scores = [], [], []
     for number, row in enumerate(rows):
         try:
@@ -51,11 +52,11 @@ def load_boxes(path: str | Path) -> dict[int, Boxes]:
             xywh.append(_xywh(row))
             scores.append(_number(row.get("score", 0.0), "score"))
         except ValueError as error:
-            raise ValueError(f"proposals {str(path)!r}: result {number} {error}") from error
+            raise InputError(f"proposals {str(path)!r}: result {number} {error}") from error
     boxes, score = xywh_to_xyxy(torch.tensor(xywh, dtype=torch.float64)).float(), torch.tensor(scores, dtype=torch.float32)
     bad = (~(boxes.isfinite().all(1) & score.isfinite())).nonzero().flatten().tolist()
     if bad:
-        raise ValueError(
+        raise InputError(
             f"proposals {str(path)!r}: result {bad[0]} (picture {ids[bad[0]]}) has a box or score that is not finite: "
             f"{xywh[bad[0]]}, {scores[bad[0]]} ({len(bad)} of {len(rows)} results)"
         )
@@ -70,7 +71,7 @@ def save_boxes(path: str | Path, boxes: Mapping[int, Boxes]) -> None:
     """Write proposals for `load_boxes`, without masks, to a tenth of a pixel; the file is whole or not there.
 
     Raises:
-        ValueError: it cannot be written.
+        InputError: it cannot be written.
     """
     rows = [
         {"image_id": key, "category_id": 1, "bbox": [round(v, 1) for v in box], "score": round(score, 5)}
@@ -83,16 +84,16 @@ def save_boxes(path: str | Path, boxes: Mapping[int, Boxes]) -> None:
 
 def _image_id(row: object) -> int:
     if not isinstance(row, dict):
-        raise ValueError(f"is a {type(row).__name__}, not a dict")
+        raise InputError(f"is a {type(row).__name__}, not a dict")
     value = row.get("image_id")
     if type(value) is not int or abs(value) >= 2**63:
-        raise ValueError(f"has image_id {value!r}; wanted a whole number")
+        raise InputError(f"has image_id {value!r}; wanted a whole number")
     return value
 
 
 def _number(value: object, what: str) -> float:
     if type(value) not in (int, float) or abs(value) > 1e30:
-        raise ValueError(f"has {what} {value!r}; wanted a number")
+        raise InputError(f"has {what} {value!r}; wanted a number")
     return float(value)
 
 
@@ -100,11 +101,11 @@ def _xywh(row: dict) -> list[float]:
     box = row.get("bbox")
     if box is not None:
         if not isinstance(box, list) or len(box) != 4:
-            raise ValueError(f"has bbox {box!r}; wanted four numbers x, y, width, height")
+            raise InputError(f"has bbox {box!r}; wanted four numbers x, y, width, height")
         return [_number(v, "bbox") for v in box]
     rle = row.get("segmentation")
     if not isinstance(rle, dict):
-        raise ValueError("has neither a bbox nor an RLE segmentation")
+        raise InputError("has neither a bbox nor an RLE segmentation")
     counts = rle_counts(rle)  # the C code trusts what it gets
     if len(counts) < 2:
         return [0.0] * 4

@@ -27,6 +27,7 @@ from fairseg_lite.data.augment import shaken
 from fairseg_lite.data.results import Boxes
 from fairseg_lite.data.results import load_boxes as load_boxes  # read here, too
 from fairseg_lite.data.scenes import Scene, SceneCache, SceneDataset, image_ids
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import clip_boxes, encode_boxes
 from fairseg_lite.geometry.pixels import normalise
 
@@ -69,20 +70,20 @@ def pictures_of(dataset: SceneDataset, boxes: Mapping[int, Boxes]) -> list[int]:
     """
     ids = image_ids(dataset)
     if not boxes:
-        raise ValueError("there are no proposals for any picture; make some with `fairseg-lite propose`")
+        raise InputError("there are no proposals for any picture; make some with `fairseg-lite propose`")
     unknown = sorted(set(boxes) - set(ids))
     if unknown:
         known = f"its {len(ids)} pictures have ids from {min(ids)} to {max(ids)}" if ids else "it has no picture"
-        raise ValueError(
+        raise InputError(
             f"proposals for {len(unknown)} of {len(boxes)} pictures (the first has id {unknown[0]}) are of no picture in the "
             f"data set: {known}; were they made for other data?"
         )
     for key, found in boxes.items():
         if found.boxes.ndim != 2 or found.boxes.shape[1:] != (4,):
-            raise ValueError(f"proposals of picture {key} have shape {tuple(found.boxes.shape)}; wanted (N, 4)")
+            raise InputError(f"proposals of picture {key} have shape {tuple(found.boxes.shape)}; wanted (N, 4)")
         if not found.boxes.isfinite().all():
             at = int((~found.boxes.isfinite().all(1)).nonzero()[0])
-            raise ValueError(f"proposal {at} of picture {key} is {found.boxes[at].tolist()}; wanted finite numbers")
+            raise InputError(f"proposal {at} of picture {key} is {found.boxes[at].tolist()}; wanted finite numbers")
     return [i for i, key in enumerate(ids) if key in boxes]
 
 
@@ -145,7 +146,7 @@ class RoiSampler:
     Attributes:
         dropped: Counter of the proposals left out of the pictures that were drawn so far in this process.
     Raises:
-        ValueError: proposals of other pictures or not finite, no proposals, or an option outside its range.
+        InputError: proposals of other pictures or not finite, no proposals, or an option outside its range.
     Source: MultiPath section 4.1 [papers 3.3]; official `DataSampler.lua`, `BatchProviderROI.lua`. Lesson: 08.
     """
 
@@ -170,18 +171,18 @@ class RoiSampler:
     ):
         thresholds = tuple(float(u) for u in thresholds)
         if not thresholds or list(thresholds) != sorted(set(thresholds)) or not 0 < thresholds[0] <= thresholds[-1] <= 1:
-            raise ValueError(f"thresholds are {thresholds}; wanted ascending IoUs above 0, at most 1")
+            raise InputError(f"thresholds are {thresholds}; wanted ascending IoUs above 0, at most 1")
         for what, value, low in (("images", images, 1), ("rois", rois, 1), ("top", 1 if top is None else top, 1)):
             if value < low:
-                raise ValueError(f"{what} is {value}; wanted at least {low}")
+                raise InputError(f"{what} is {value}; wanted at least {low}")
         if not 0 <= fg_fraction <= 1 or not 0 <= background < thresholds[0]:
-            raise ValueError(
+            raise InputError(
                 f"fg_fraction is {fg_fraction} and background {background}; wanted a share, and an IoU from 0 to below "
                 f"the lowest threshold {thresholds[0]}"
             )
         sides = short_side or (1, 1)
         if not 1 <= sides[0] <= sides[1] or max_side < max(sides[0], 16):
-            raise ValueError(f"short_side is {short_side} and max_side {max_side}; wanted 1 <= lo <= hi, lo <= max_side >= 16")
+            raise InputError(f"short_side is {short_side} and max_side {max_side}; wanted 1 <= lo <= hi, lo <= max_side >= 16")
         self.indices = pictures_of(dataset, boxes)
         self.dataset = dataset if isinstance(dataset, SceneCache) else SceneCache(dataset, limit=cache)
         self.boxes = {key: found.boxes[:top] for key, found in boxes.items()}
@@ -298,7 +299,7 @@ def delta_statistics(
     Returns:
         (4,) and (4,) float32, of dx, dy, dw, dh. Where all deltas are the same, the deviation is Fast R-CNN's constant.
     Raises:
-        ValueError: no object in these pictures, so nothing to learn; or as `RoiSampler`.
+        InputError: no object in these pictures, so nothing to learn; or as `RoiSampler`.
     Source: official `data.lua` (the first 1000 pictures). Lesson: 08.
     """
     indices = pictures_of(dataset, boxes)[:images]
@@ -310,6 +311,6 @@ def delta_statistics(
         deltas.append(encode_boxes(found.boxes[fg], found.truth[fg]))
     all_deltas = torch.cat(deltas).double()
     if len(all_deltas) == 0:
-        raise ValueError(f"no object to learn from in the {len(indices)} pictures looked at; use pictures with annotations")
+        raise InputError(f"no object to learn from in the {len(indices)} pictures looked at; use pictures with annotations")
     mean, std = all_deltas.mean(0).float(), all_deltas.std(0, correction=0).float()
     return mean, torch.where(std > 1e-3, std, torch.tensor(USUAL_STD))

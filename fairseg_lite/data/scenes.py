@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from fairseg_lite.errors import InputError
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -110,12 +112,12 @@ class SceneCache:
         dataset: any SceneDataset.
         limit: bytes of pictures and bit-packed masks.
     Raises:
-        ValueError: a limit below zero.
+        InputError: a limit below zero.
     """
 
     def __init__(self, dataset: SceneDataset, *, limit: int = 512 * 2**20):
         if limit < 0:
-            raise ValueError(f"cache limit is {limit} bytes; it must not be negative")
+            raise InputError(f"cache limit is {limit} bytes; it must not be negative")
         self.dataset, self.limit, self.size = dataset, limit, 0
         self.categories, self.category_ids = dataset.categories, dataset.category_ids
         self._scenes: OrderedDict[int, tuple] = OrderedDict()
@@ -155,7 +157,7 @@ class Subset:
         self.indices = [int(i) for i in indices]
         bad = [i for i in self.indices if not 0 <= i < len(dataset)]
         if bad:
-            raise ValueError(f"index {bad[0]} is outside a dataset of {len(dataset)} scenes")
+            raise InputError(f"index {bad[0]} is outside a dataset of {len(dataset)} scenes")
         self.dataset, self.categories, self.category_ids = dataset, dataset.categories, dataset.category_ids
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from fairseg_lite.data.scenes import InstanceTable, Scene, SceneCache, tabulate
+from fairseg_lite.errors import InputError
 
 CATEGORIES = ("square", "triangle", "star", "cross", "crescent", "ring", "frame", "coin", "sun")
 ONE = 1024  # one object radius, in the integer coordinates of an object
@@ -38,7 +39,7 @@ class ShapesDataset:
         seed: another seed is another dataset; the course trains on seed 0 and holds out seed 1.
         size: picture side in pixels, or (height, width).
     Raises:
-        ValueError: a negative length, a seed below 0, or a side under 64 px.
+        InputError: a negative length, a seed below 0, or a side under 64 px.
     Example:
         >>> scene = ShapesDataset(3, seed=0)[2]
         >>> scene.image.shape, scene.image.dtype, 2 <= len(scene.masks) <= 10
@@ -53,9 +54,9 @@ class ShapesDataset:
     def __init__(self, length: int, *, seed: int = 0, size: int | tuple[int, int] = 192):
         self.height, self.width = (size, size) if isinstance(size, int) else size
         if length < 0 or seed < 0:
-            raise ValueError(f"length is {length} and seed {seed}; neither may be negative")
+            raise InputError(f"length is {length} and seed {seed}; neither may be negative")
         if min(self.height, self.width) < 64:
-            raise ValueError(f"size is {self.height} x {self.width} px; shapes of 12 px need at least 64 px a side")
+            raise InputError(f"size is {self.height} x {self.width} px; shapes of 12 px need at least 64 px a side")
         self.length, self.seed = length, seed
 
     def __len__(self) -> int:

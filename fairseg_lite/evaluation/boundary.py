@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from fairseg_lite.data.scenes import SceneDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.patches import patch_masks
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
@@ -41,7 +42,7 @@ def trimap_iou(predicted: Tensor, truth: Tensor, *, widths: Sequence[float] = BA
     Returns:
         (B, D) float32 in [0, 1]; NaN where the true mask is empty or fills the picture.
     Raises:
-        ValueError: not bool, not 3-d, other sizes, or a width below 1 px.
+        InputError: not bool, not 3-d, other sizes, or a width below 1 px.
     Example:
         >>> truth = torch.zeros(1, 8, 8, dtype=torch.bool)
         >>> truth[:, 2:6, 2:6] = True
@@ -53,7 +54,7 @@ def trimap_iou(predicted: Tensor, truth: Tensor, *, widths: Sequence[float] = BA
     _check_pair(predicted, truth)
     wrong = [d for d in widths if not (_real(d) and d >= 1)]
     if wrong or not len(widths):
-        raise ValueError(f"widths are {list(widths)!r}; wanted numbers of px of at least 1, such as (1, 2, 4)")
+        raise InputError(f"widths are {list(widths)!r}; wanted numbers of px of at least 1, such as (1, 2, 4)")
     reach = max(widths)
     squared = squared_distance(truth, reach) + squared_distance(~truth, reach)  # one of the two is 0
     both, either = predicted & truth, predicted | truth
@@ -82,7 +83,7 @@ def boundary_f(predicted: Tensor, truth: Tensor, *, tolerance: float = 2) -> Bou
     Returns:
         BoundaryScore; all three are 0 where the prediction has no boundary, NaN where the true mask has none.
     Raises:
-        ValueError: not bool, not 3-d, other sizes, or a tolerance that is negative or not finite.
+        InputError: not bool, not 3-d, other sizes, or a tolerance that is negative or not finite.
     Example:
         >>> truth = torch.zeros(1, 8, 8, dtype=torch.bool)
         >>> truth[:, 2:6, 2:6] = True
@@ -94,7 +95,7 @@ def boundary_f(predicted: Tensor, truth: Tensor, *, tolerance: float = 2) -> Bou
     """
     _check_pair(predicted, truth)
     if not (_real(tolerance) and tolerance >= 0):
-        raise ValueError(f"tolerance is {tolerance!r} px; wanted a finite number of at least 0")
+        raise InputError(f"tolerance is {tolerance!r} px; wanted a finite number of at least 0")
     edges = boundary_pixels(predicted), boundary_pixels(truth)
     shares = []
     for edge, other in (edges, edges[::-1]):
@@ -114,7 +115,7 @@ def boundary_pixels(masks: Tensor) -> Tensor:
     Returns:
         (B, H, W) bool. An empty mask and one that fills the picture have none.
     Raises:
-        ValueError: not bool or not 3-d.
+        InputError: not bool or not 3-d.
     Example:
         >>> boundary_pixels(torch.tensor([[[1, 1, 1, 0]]]).bool()).int().tolist()
         [[[0, 0, 1, 0]]]
@@ -136,7 +137,7 @@ def squared_distance(masks: Tensor, reach: float) -> Tensor:
     Returns:
         (B, H, W) float32, px squared; 0 on the mask, inf where nothing is found.
     Raises:
-        ValueError: not bool, not 3-d, or a reach that is negative or not finite.
+        InputError: not bool, not 3-d, or a reach that is negative or not finite.
     Example:
         >>> squared_distance(torch.tensor([[[1, 0, 0], [0, 0, 0]]]).bool(), 2).tolist()
         [[[0.0, 1.0, 4.0], [1.0, 2.0, 5.0]]]
@@ -145,7 +146,7 @@ def squared_distance(masks: Tensor, reach: float) -> Tensor:
     """
     _check(masks, "masks")
     if not (_real(reach) and reach >= 0):
-        raise ValueError(f"reach is {reach!r} px; wanted a finite number of at least 0")
+        raise InputError(f"reach is {reach!r} px; wanted a finite number of at least 0")
     squared = torch.zeros(masks.shape, device=masks.device).masked_fill_(~masks, math.inf)
     for dim in (2, 1):
         size, line = masks.shape[dim], squared.clone()
@@ -200,7 +201,7 @@ def boundary_report(
     Returns:
         BoundaryReport.
     Raises:
-        ValueError: no usable instance, none with a boundary, or widths and tolerance that the measures refuse.
+        InputError: no usable instance, none with a boundary, or widths and tolerance that the measures refuse.
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset
         >>> from fairseg_lite.models.deepmask import deepmask_tiny
@@ -218,7 +219,7 @@ def boundary_report(
     values = torch.cat(rows)
     measured = values[~values[:, 0].isnan()]
     if not len(measured):
-        raise ValueError(f"none of {len(values)} true masks has a boundary: each is empty in its patch, or fills it")
+        raise InputError(f"none of {len(values)} true masks has a boundary: each is empty in its patch, or fills it")
     *bands, f, precision, recall, iou = measured.mean(0).tolist()
     return BoundaryReport(
         instances=len(measured),
@@ -238,7 +239,7 @@ def _real(value: object) -> bool:
 
 def _check(masks: Tensor, name: str) -> None:
     if masks.ndim != 3 or masks.dtype != torch.bool:
-        raise ValueError(f"{name} are {masks.dtype} of shape {tuple(masks.shape)}; wanted bool, (B, H, W)")
+        raise InputError(f"{name} are {masks.dtype} of shape {tuple(masks.shape)}; wanted bool, (B, H, W)")
 
 
 def _check_pair(predicted: Tensor, truth: Tensor) -> None:
@@ -246,4 +247,4 @@ def _check_pair(predicted: Tensor, truth: Tensor) -> None:
     _check(truth, "true masks")
     if predicted.shape != truth.shape:
         shapes = tuple(predicted.shape), tuple(truth.shape)
-        raise ValueError(f"predicted masks of {shapes[0]} and true ones of {shapes[1]}; each needs its partner of the same size")
+        raise InputError(f"predicted masks of {shapes[0]} and true ones of {shapes[1]}; each needs its partner of the same size")

@@ -21,6 +21,7 @@ import numpy as np
 
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.scenes import SceneDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.judge import overlaps, results_of, truth_of
 from fairseg_lite.evaluation.precision import CocoResults, average_precision, categories_of, rows_of
 
@@ -75,7 +76,7 @@ def analyse_errors(
     Returns:
         ErrorReport; its AP is that of `evaluate_detections` at the same threshold.
     Raises:
-        ValueError: a threshold outside (.1, 1], or as `evaluate_detections`.
+        InputError: a threshold outside (.1, 1], or as `evaluate_detections`.
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset
         >>> truth = to_coco(ShapesDataset(2))
@@ -87,7 +88,7 @@ def analyse_errors(
         localised), which is background here. Lesson: 11.
     """
     if not NEAR < threshold <= 1:
-        raise ValueError(f"threshold is {threshold}; an IoU above {NEAR} and at most 1 is wanted")
+        raise InputError(f"threshold is {threshold}; an IoU above {NEAR} and at most 1 is wanted")
     _, objects, pictures = _prepared(dataset, detections, what)
     verdicts: list[Verdict] = []
     for image, truths, rows in pictures:
@@ -141,7 +142,7 @@ def confusion_matrix(
         (K + 1, K + 1) int64: rows true categories, then nothing (background); columns detected categories, then nothing
         (missed). And the K names.
     Raises:
-        ValueError: as `evaluate_detections`.
+        InputError: as `evaluate_detections`.
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset
         >>> truth = to_coco(ShapesDataset(2))

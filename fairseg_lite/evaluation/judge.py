@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm.auto import tqdm
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.masks import rle_counts
 
 KEYS = {"segm": "segmentation", "bbox": "bbox"}
@@ -30,36 +31,36 @@ def truth_of(truth: dict, *, by_category: bool = False) -> tuple[dict[int, dict]
     Returns:
         ({image id: entry}, annotations).
     Raises:
-        ValueError: no object to find, a picture twice, or something the dict lacks.
+        InputError: no object to find, a picture twice, or something the dict lacks.
     """
     missing = [k for k in ("images", "annotations", *(["categories"] if by_category else [])) if k not in truth]
     if missing:
-        raise ValueError(f"the truth has no {missing[0]!r} but {sorted(truth)}; wanted a COCO dict as from to_coco")
+        raise InputError(f"the truth has no {missing[0]!r} but {sorted(truth)}; wanted a COCO dict as from to_coco")
     images: dict[int, dict] = {}
     for image in truth["images"]:
         if lacking := {"id", "height", "width"} - set(image):
-            raise ValueError(f"picture {image.get('id')!r} has no {sorted(lacking)[0]!r}; make the dict with to_coco")
+            raise InputError(f"picture {image.get('id')!r} has no {sorted(lacking)[0]!r}; make the dict with to_coco")
         if image["id"] in images:
-            raise ValueError(f"picture {image['id']!r} is twice in the data set; its objects would count twice")
+            raise InputError(f"picture {image['id']!r} is twice in the data set; its objects would count twice")
         images[image["id"]] = image
     known = {c["id"] for c in truth["categories"]} if by_category else {1}
     objects = []
     for a in truth["annotations"]:
         if lacking := {"image_id", "segmentation", "bbox", "area"} - set(a):
-            raise ValueError(f"annotation {a.get('id')!r} has no {sorted(lacking)[0]!r}; make the dict with to_coco")
+            raise InputError(f"annotation {a.get('id')!r} has no {sorted(lacking)[0]!r}; make the dict with to_coco")
         if a["image_id"] not in images:
-            raise ValueError(f"annotation {a.get('id')!r} is of picture {a['image_id']!r}, which the data set has not")
+            raise InputError(f"annotation {a.get('id')!r} is of picture {a['image_id']!r}, which the data set has not")
         if isinstance(a["segmentation"], dict):
             check_rle(a["segmentation"], images[a["image_id"]], f"annotation {a.get('id')!r}")
         category = a.get("category_id") if by_category else 1
         if category not in known:
-            raise ValueError(f"annotation {a.get('id')!r} has category_id {category!r}, which is not among {sorted(known)}")
+            raise InputError(f"annotation {a.get('id')!r} has category_id {category!r}, which is not among {sorted(known)}")
         if a["area"] > 0:
             kept = {k: a[k] for k in ("image_id", "segmentation", "bbox", "area")}
             objects.append({**kept, "id": len(objects) + 1, "category_id": category, "iscrowd": int(a.get("iscrowd", 0))})
     crowds = sum(o["iscrowd"] for o in objects)
     if crowds == len(objects):
-        raise ValueError(
+        raise InputError(
             f"no object to find in {len(images)} pictures with {len(truth['annotations'])} annotations "
             f"({crowds} crowds, the rest without a pixel); recall and precision have no meaning"
         )
@@ -80,25 +81,25 @@ def results_of(
         Annotations with ids from 1. With categories `area` is that of mask or box: of what the judge leaves unmatched, it
         decides the size class that it counts against. Without, nothing is counted against, and it is 0.
     Raises:
-        ValueError: an iou_type that is neither, or a result that cannot be judged.
+        InputError: an iou_type that is neither, or a result that cannot be judged.
     """
     if iou_type not in KEYS:
-        raise ValueError(f"iou_type is {iou_type!r}; choose 'segm' (masks) or 'bbox' (boxes)")
+        raise InputError(f"iou_type is {iou_type!r}; choose 'segm' (masks) or 'bbox' (boxes)")
     key, found = KEYS[iou_type], []
     for i, r in enumerate(results):
         image = images.get(r.get("image_id"))
         if image is None:
-            raise ValueError(f"result {i} is of picture {r.get('image_id')!r}, which is not one of the {len(images)} here")
+            raise InputError(f"result {i} is of picture {r.get('image_id')!r}, which is not one of the {len(images)} here")
         where = f"result {i} (picture {image['id']})"
         score, shape, category = r.get("score"), r.get(key), 1
         if not finite(score):
-            raise ValueError(f"{where} has score {score!r}; wanted a finite number, the higher the better")
+            raise InputError(f"{where} has score {score!r}; wanted a finite number, the higher the better")
         if shape is None:
-            raise ValueError(f"{where} has no {key!r} but {sorted(r)}; iou_type {iou_type!r} compares just that")
+            raise InputError(f"{where} has no {key!r} but {sorted(r)}; iou_type {iou_type!r} compares just that")
         if iou_type == "segm":
             check_rle(shape, image, where)
         elif len(shape) != 4 or not all(map(finite, shape)) or min(shape[2:]) < 0:
-            raise ValueError(f"{where} has bbox {shape!r}; wanted x, y, width, height in pixels, no size below 0")
+            raise InputError(f"{where} has bbox {shape!r}; wanted x, y, width, height in pixels, no size below 0")
         else:
             shape = [float(v) for v in shape]
         area = 0
@@ -106,7 +107,7 @@ def results_of(
             category = r.get("category_id")
             if category not in categories:
                 known = ", ".join(f"{k} {name}" for k, name in list(categories.items())[:10])
-                raise ValueError(f"{where} has category_id {category!r}; the data set has {known}")
+                raise InputError(f"{where} has category_id {category!r}; the data set has {known}")
             area = shape[2] * shape[3] if iou_type == "bbox" else int(coco_mask.area(_compressed(shape, *shape["size"])))
         same = {"category_id": category, "iscrowd": 0, "area": area}
         found.append({**same, "id": i + 1, "image_id": image["id"], "score": float(score), key: shape})
@@ -163,10 +164,10 @@ def check_rle(rle: dict, image: dict, where: str) -> None:
     try:
         rle_counts(rle)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
     if list(rle["size"]) != [image["height"], image["width"]]:
         h, w = rle["size"]
-        raise ValueError(
+        raise InputError(
             f"{where} has a mask of {h} x {w} px in a picture of {image['height']} x {image['width']}; "
             "paste it into the whole picture first"
         )

@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from fairseg_lite.data.patches import PatchSpec, evaluation_patches
 from fairseg_lite.data.scenes import SceneDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
 
@@ -57,7 +58,7 @@ def patch_masks(
     Yields:
         (B, P, P) bool predicted and (B, P, P) bool true, on the model's device.
     Raises:
-        ValueError: no usable instance, or a limit below 1.
+        InputError: no usable instance, or a limit below 1.
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset
         >>> from fairseg_lite.models.deepmask import deepmask_tiny
@@ -68,7 +69,7 @@ def patch_masks(
     Lesson: 03.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; measure at least 1 instance, or None for all")
+        raise InputError(f"limit is {limit}; measure at least 1 instance, or None for all")
     device, spec, count = next(model.parameters()).device, patch_spec(model), 0
     side, cut = spec.patch_size, torch.logit(torch.tensor(threshold)).item()
     batches = evaluation_patches(dataset, spec, padding=padding or trained_padding(model))
@@ -81,4 +82,4 @@ def patch_masks(
         if limit is not None and count >= limit:
             break
     if not count:
-        raise ValueError(f"no object to measure: the picture of each of {len(dataset.instances)} instances is damaged")
+        raise InputError(f"no object to measure: the picture of each of {len(dataset.instances)} instances is damaged")

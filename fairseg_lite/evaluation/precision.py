@@ -16,6 +16,7 @@ import numpy as np
 
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.scenes import SceneDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.judge import judged, results_of, truth_of
 
 RECALLS = np.linspace(0, 1, 101)
@@ -79,7 +80,7 @@ def average_precision(hits: Sequence[bool], objects: int) -> float:
     Returns:
         In [0, 1].
     Raises:
-        ValueError: no object, or more hits than objects.
+        InputError: no object, or more hits than objects.
     Example:
         >>> average_precision([True, False], objects=1), average_precision([False, True], objects=1)
         (1.0, 0.5)
@@ -87,7 +88,7 @@ def average_precision(hits: Sequence[bool], objects: int) -> float:
     Source: PASCAL VOC (Everingham et al., IJCV 2010), with COCO's 101 recalls. Lesson: 08.
     """
     if objects < 1 or sum(hits) > objects:
-        raise ValueError(f"{sum(hits)} hits and {objects} objects; wanted at least one object, and no more hits than objects")
+        raise InputError(f"{sum(hits)} hits and {objects} objects; wanted at least one object, and no more hits than objects")
     found, precision, recall = 0, [], []
     for rank, hit in enumerate(hits, 1):
         found += bool(hit)
@@ -119,7 +120,7 @@ def evaluate_detections(
     Returns:
         PrecisionReport; without a detection all is 0.
     Raises:
-        ValueError: no object to find, a picture twice, or a result that cannot be judged: of an unknown picture or category,
+        InputError: no object to find, a picture twice, or a result that cannot be judged: of an unknown picture or category,
             with no mask or box, with a score or box that is not finite, or RLE that is damaged or of another size.
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset

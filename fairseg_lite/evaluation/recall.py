@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.scenes import SceneDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.judge import judged, results_of, truth_of
 
 
@@ -62,7 +63,7 @@ def average_recall(
     Returns:
         RecallReport over every picture of the data set, also those without a result.
     Raises:
-        ValueError: no object to find, a picture twice, or a result that cannot be judged: of an unknown picture, with
+        InputError: no object to find, a picture twice, or a result that cannot be judged: of an unknown picture, with
             no mask or box, with a score or box that is not finite, or RLE that is damaged or of another size.
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset
@@ -74,10 +75,10 @@ def average_recall(
     Source: COCO `cocoeval.py` with useCats = 0; DeepMask section 5, SharpMask section 4. Lesson: 05.
     """
     if iou_type not in ("segm", "bbox"):
-        raise ValueError(f"iou_type is {iou_type!r}; choose 'segm' (masks) or 'bbox' (boxes)")
+        raise InputError(f"iou_type is {iou_type!r}; choose 'segm' (masks) or 'bbox' (boxes)")
     wrong = [k for k in limits if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1]
     if wrong or not len(limits):
-        raise ValueError(f"limits are {limits!r}; wanted numbers of proposals of at least 1, such as (10, 100)")
+        raise InputError(f"limits are {limits!r}; wanted numbers of proposals of at least 1, such as (10, 100)")
     limits = sorted({int(k) for k in limits})
     truth = dataset if isinstance(dataset, dict) else to_coco(dataset, progress=progress)
     images, objects = truth_of(truth)

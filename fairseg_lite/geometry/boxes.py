@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from fairseg_lite.errors import InputError
+
 FOVEAL = (1.0, 1.5, 2.0, 4.0)  # MultiPath, section 3.1
 MAX_GROWTH = math.log(1000 / 16)  # in `decode_boxes`: exp of more would soon be infinite; Detectron's limit
 
@@ -23,7 +25,7 @@ def xyxy_to_xywh(boxes: Tensor) -> Tensor:
     Returns:
         (..., 4) x, y, width, height, of the same dtype.
     Raises:
-        ValueError: the last axis is not 4 long.
+        InputError: the last axis is not 4 long.
     Example:
         >>> xyxy_to_xywh(torch.tensor([1.0, 2.0, 4.0, 8.0])).tolist()
         [1.0, 2.0, 3.0, 6.0]
@@ -42,7 +44,7 @@ def xywh_to_xyxy(boxes: Tensor) -> Tensor:
     Returns:
         (..., 4) xyxy, of the same dtype.
     Raises:
-        ValueError: the last axis is not 4 long.
+        InputError: the last axis is not 4 long.
     Example:
         >>> xywh_to_xyxy(torch.tensor([1.0, 2.0, 3.0, 6.0])).tolist()
         [1.0, 2.0, 4.0, 8.0]
@@ -62,7 +64,7 @@ def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (..., 4) xyxy with 0 <= x <= width and 0 <= y <= height.
     Raises:
-        ValueError: the last axis is not 4 long, or a negative height or width.
+        InputError: the last axis is not 4 long, or a negative height or width.
     Example:
         >>> clip_boxes(torch.tensor([[-3.0, 2.0, 50.0, 8.0]]), height=6, width=10).tolist()
         [[0.0, 2.0, 10.0, 6.0]]
@@ -71,7 +73,7 @@ def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
     """
     _check(boxes)
     if height < 0 or width < 0:
-        raise ValueError(f"picture of {height} x {width} px; height and width must not be negative")
+        raise InputError(f"picture of {height} x {width} px; height and width must not be negative")
     x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)
 
@@ -86,7 +88,7 @@ def foveal_boxes(boxes: Tensor, factors: Sequence[float] = FOVEAL, *, clip: tupl
     Returns:
         (F, N, 4) xyxy, of the same dtype.
     Raises:
-        ValueError: boxes of another shape, or a factor that is not above 0.
+        InputError: boxes of another shape, or a factor that is not above 0.
     Example:
         >>> foveal_boxes(torch.tensor([[10.0, 10.0, 20.0, 14.0]]), (1, 2))[:, 0].tolist()
         [[10.0, 10.0, 20.0, 14.0], [5.0, 8.0, 25.0, 16.0]]
@@ -95,7 +97,7 @@ def foveal_boxes(boxes: Tensor, factors: Sequence[float] = FOVEAL, *, clip: tupl
     """
     _check(boxes)
     if not all(f > 0 for f in factors):
-        raise ValueError(f"factors are {tuple(factors)}; each must be above 0")
+        raise InputError(f"factors are {tuple(factors)}; each must be above 0")
     grow = (torch.tensor(factors, dtype=boxes.dtype, device=boxes.device) - 1)[:, None, None] / 2  # (F, 1, 1)
     sides = boxes[..., 2:] - boxes[..., :2]  # (N, 2)
     regions = boxes + grow * torch.cat([-sides, sides], -1)
@@ -111,7 +113,7 @@ def encode_boxes(boxes: Tensor, targets: Tensor) -> Tensor:
     Returns:
         (..., 4) dx, dy (of the centre, in widths and heights of the box), dw, dh (logarithms of the growth).
     Raises:
-        ValueError: a box or target without area, or another last axis.
+        InputError: a box or target without area, or another last axis.
     Example:
         >>> encode_boxes(torch.tensor([0.0, 0, 10, 20]), torch.tensor([5.0, 0, 15, 20])).tolist()
         [0.5, 0.0, 0.0, 0.0]
@@ -124,7 +126,7 @@ def encode_boxes(boxes: Tensor, targets: Tensor) -> Tensor:
     target_centre, target_sides = _centres(targets)
     for what, s in (("box", sides), ("target", target_sides)):
         if not bool((s > 0).all()):
-            raise ValueError(f"a {what} has a side of {s.min():.4g} px; encoding divides by sides: drop boxes without area")
+            raise InputError(f"a {what} has a side of {s.min():.4g} px; encoding divides by sides: drop boxes without area")
     return torch.cat([(target_centre - centre) / sides, torch.log(target_sides / sides)], -1)
 
 
@@ -137,7 +139,7 @@ def decode_boxes(boxes: Tensor, deltas: Tensor) -> Tensor:
     Returns:
         Like deltas, xyxy in pixels; not clipped to a picture.
     Raises:
-        ValueError: shapes that do not fit.
+        InputError: shapes that do not fit.
     Example:
         >>> decode_boxes(torch.tensor([[0.0, 0, 10, 20]]), torch.tensor([[0.5, 0, 0, 0]])).tolist()
         [[5.0, 0.0, 15.0, 20.0]]
@@ -147,7 +149,7 @@ def decode_boxes(boxes: Tensor, deltas: Tensor) -> Tensor:
     _check(boxes)
     _check(deltas)
     if boxes.ndim != 2 or len(deltas) != len(boxes):
-        raise ValueError(f"boxes {tuple(boxes.shape)} and deltas {tuple(deltas.shape)} do not fit; wanted (N, 4) and (N, ..., 4)")
+        raise InputError(f"boxes {tuple(boxes.shape)} and deltas {tuple(deltas.shape)} do not fit; wanted (N, 4) and (N, ..., 4)")
     centre, sides = (x.view(-1, *[1] * (deltas.ndim - 2), 2) for x in _centres(boxes))
     centre = centre + deltas[..., :2] * sides
     half = sides * deltas[..., 2:].clamp(max=MAX_GROWTH).exp() / 2
@@ -165,7 +167,7 @@ def vote_boxes(kept: Tensor, boxes: Tensor, scores: Tensor, *, threshold: float 
     Returns:
         (M, 4) xyxy; a box that nobody with a positive score votes for stays as it is.
     Raises:
-        ValueError: shapes that do not fit, or a negative score.
+        InputError: shapes that do not fit, or a negative score.
     Example:
         >>> kept, boxes = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 10, 10], [2, 0, 12, 10], [50, 50, 60, 60]])
         >>> vote_boxes(kept, boxes, torch.tensor([0.75, 0.25, 0.9])).tolist()
@@ -176,7 +178,7 @@ def vote_boxes(kept: Tensor, boxes: Tensor, scores: Tensor, *, threshold: float 
     _check(kept)
     _check(boxes)
     if scores.shape != boxes.shape[:1] or bool((scores < 0).any()):
-        raise ValueError(f"scores have shape {tuple(scores.shape)}; wanted ({len(boxes)},), none below 0")
+        raise InputError(f"scores have shape {tuple(scores.shape)}; wanted ({len(boxes)},), none below 0")
     weights = (box_iou(kept, boxes) >= threshold) * scores  # (M, N)
     total = weights.sum(1, keepdim=True)
     return torch.where(total > 0, weights @ boxes / total.clamp(min=torch.finfo(total.dtype).tiny), kept)
@@ -189,4 +191,4 @@ def _centres(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 def _check(boxes: Tensor) -> None:
     if boxes.ndim == 0 or boxes.shape[-1] != 4:
-        raise ValueError(f"boxes have shape {tuple(boxes.shape)}; wanted (..., 4): four numbers for each box")
+        raise InputError(f"boxes have shape {tuple(boxes.shape)}; wanted (..., 4): four numbers for each box")

@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from fairseg_lite.errors import InputError
+
 
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
@@ -27,7 +29,7 @@ def whole(path: str | Path) -> Iterator[Path]:
         yield part
         os.replace(part, path)
     except OSError as error:
-        raise ValueError(f"cannot write {str(path)!r}: {error.strerror}; what stood there before is whole") from error
+        raise InputError(f"cannot write {str(path)!r}: {error.strerror}; what stood there before is whole") from error
     finally:
         with contextlib.suppress(OSError):  # its folder may be no folder
             part.unlink(missing_ok=True)

@@ -11,6 +11,8 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from fairseg_lite.errors import InputError
+
 CHUNK, PASTE = 2**24, 2**20  # numbers that a step of mask_iou and of paste_masks holds at once
 
 
@@ -22,7 +24,7 @@ def mask_to_box(masks: Tensor) -> Tensor:
     Returns:
         (N, 4) float32, xyxy in pixels. An empty mask gives (0, 0, 0, 0).
     Raises:
-        ValueError: masks is not 3-d or not bool.
+        InputError: masks is not 3-d or not bool.
     Example:
         >>> mask_to_box(torch.ones(1, 2, 3, dtype=torch.bool)).tolist()
         [[0.0, 0.0, 3.0, 2.0]]
@@ -47,7 +49,7 @@ def rle_encode(mask: np.ndarray | Tensor) -> dict | list[dict]:
     Returns:
         {"size": [H, W], "counts": str}, or a list of N of them.
     Raises:
-        ValueError: not bool, or neither 2-d nor 3-d.
+        InputError: not bool, or neither 2-d nor 3-d.
     Example:
         >>> rle_encode(np.array([[0, 1, 1], [0, 0, 1]], bool))  # counts 2, 1, 1, 2; the last is coded as 2 - 1
         {'size': [2, 3], 'counts': '2111'}
@@ -56,7 +58,7 @@ def rle_encode(mask: np.ndarray | Tensor) -> dict | list[dict]:
     """
     mask = mask.cpu().numpy() if isinstance(mask, Tensor) else mask
     if mask.dtype != bool or mask.ndim not in (2, 3):
-        raise ValueError(f"mask is {mask.dtype} of shape {mask.shape}; wanted bool, (H, W) or (N, H, W)")
+        raise InputError(f"mask is {mask.dtype} of shape {mask.shape}; wanted bool, (H, W) or (N, H, W)")
     stack = mask[None] if mask.ndim == 2 else mask
     n, h, w = stack.shape
     if stack.size:
@@ -75,7 +77,7 @@ def rle_counts(rle: dict) -> np.ndarray:
     Returns:
         (R,) int64 that add up to H * W.
     Raises:
-        ValueError: no RLE, damaged text, negative counts, or counts that do not fill the picture.
+        InputError: no RLE, damaged text, negative counts, or counts that do not fill the picture.
     Example:
         >>> rle_counts({"size": [2, 3], "counts": "2111"}).tolist()
         [2, 1, 1, 2]
@@ -90,12 +92,12 @@ def rle_counts(rle: dict) -> np.ndarray:
         values = _counts_of(code, h, w)
     elif isinstance(counts, (list, tuple)) and all(type(c) is int for c in counts):
         if any(abs(c) > h * w for c in counts):
-            raise ValueError(f"RLE has a run of more pixels than the {h} x {w} px of its size; the code is damaged")
+            raise InputError(f"RLE has a run of more pixels than the {h} x {w} px of its size; the code is damaged")
         values = np.array(counts, np.int64)
     else:
-        raise ValueError(f"RLE counts are a {type(counts).__name__}; wanted text or a list of whole numbers")
+        raise InputError(f"RLE counts are a {type(counts).__name__}; wanted text or a list of whole numbers")
     if (values < 0).any() or values.sum() != h * w:
-        raise ValueError(
+        raise InputError(
             f"RLE counts add up to {values.sum()} (smallest {values.min(initial=0)}), but {h} x {w} has {h * w} px; "
             "the code is damaged or the size is that of another picture"
         )
@@ -105,12 +107,12 @@ def rle_counts(rle: dict) -> np.ndarray:
 def _counts_of(code: bytes, h: int, w: int) -> np.ndarray:
     bits = np.frombuffer(code, np.uint8).astype(np.int64) - 48
     if len(bits) == 0 or ((bits < 0) | (bits > 63)).any() or bits[-1] & 32:
-        raise ValueError(f"RLE counts {code[:20]!r}... are no whole run-length code; was the text cut or edited?")
+        raise InputError(f"RLE counts {code[:20]!r}... are no whole run-length code; was the text cut or edited?")
     ends = np.flatnonzero(bits & 32 == 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     place = np.arange(len(bits)) - np.repeat(starts, ends - starts + 1)
     if place.max() > 8:
-        raise ValueError(f"RLE counts {code[:20]!r}... hold a number of more than 45 bits; the text is damaged")
+        raise InputError(f"RLE counts {code[:20]!r}... hold a number of more than 45 bits; the text is damaged")
     values = np.add.reduceat((bits & 31) << 5 * place, starts)
     negative = bits[ends] & 16 != 0  # the sign is the top bit of the last character
     values[negative] -= 1 << 5 * (place[ends[negative]] + 1)
@@ -126,7 +128,7 @@ def rle_decode(rle: dict) -> np.ndarray:
     Returns:
         (H, W) bool.
     Raises:
-        ValueError: as `rle_counts`.
+        InputError: as `rle_counts`.
     Example:
         >>> rle_decode({"size": [2, 3], "counts": [2, 1, 1, 2]}).astype(int).tolist()
         [[0, 1, 1], [0, 0, 1]]
@@ -140,7 +142,7 @@ def rle_decode(rle: dict) -> np.ndarray:
 def _rle_size(rle: dict) -> tuple[int, int]:
     size = rle.get("size") if isinstance(rle, dict) else None
     if not (isinstance(size, (list, tuple)) and len(size) == 2 and all(type(s) is int and 0 <= s < 2**24 for s in size)):
-        raise ValueError(f"RLE size is {size!r}; wanted [height, width] in pixels, each below 2^24")
+        raise InputError(f"RLE size is {size!r}; wanted [height, width] in pixels, each below 2^24")
     return size[0], size[1]
 
 
@@ -153,7 +155,7 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], h: int, w: int) -> np.
     Returns:
         (h, w) bool.
     Raises:
-        ValueError: less than 3 points, an odd number of coordinates, or one that is no number below 1e9.
+        InputError: less than 3 points, an odd number of coordinates, or one that is no number below 1e9.
     Example:
         >>> polygons_to_mask([[1, 0, 3, 0, 3, 2, 1, 2]], 2, 4).astype(int).tolist()
         [[0, 1, 1, 0], [0, 1, 1, 0]]
@@ -189,11 +191,11 @@ def polygon_points(polygon: Sequence[float]) -> np.ndarray:
         if flat.ndim != 1 or flat.dtype.kind not in "iuf":
             raise ValueError
     except (ValueError, TypeError):
-        raise ValueError("polygon is not a flat list of numbers; wanted x1, y1, x2, y2, ...") from None
+        raise InputError("polygon is not a flat list of numbers; wanted x1, y1, x2, y2, ...") from None
     if flat.size < 6 or flat.size % 2:
-        raise ValueError(f"polygon has {flat.size} coordinates; wanted an even number, at least 6 (3 points)")
+        raise InputError(f"polygon has {flat.size} coordinates; wanted an even number, at least 6 (3 points)")
     if not (np.abs(flat) < 1e9).all():  # nor NaN
-        raise ValueError("polygon has a coordinate beyond 1e9 px or not a number; correct or delete it")
+        raise InputError("polygon has a coordinate beyond 1e9 px or not a number; correct or delete it")
     return flat.astype(np.float64).reshape(-1, 2)
 
 
@@ -222,7 +224,7 @@ def mask_iou(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (N, M) float32 in [0, 1]; 0 where both are empty.
     Raises:
-        ValueError: not bool, not 3-d, or other sizes.
+        InputError: not bool, not 3-d, or other sizes.
     Example:
         >>> half, whole = torch.tensor([[[1, 0]]]).bool(), torch.ones(1, 1, 2, dtype=torch.bool)
         >>> mask_iou(half, whole).tolist()
@@ -233,7 +235,7 @@ def mask_iou(a: Tensor, b: Tensor) -> Tensor:
     _check_masks(a)
     _check_masks(b)
     if a.shape[1:] != b.shape[1:]:
-        raise ValueError(f"masks of {tuple(a.shape[1:])} and {tuple(b.shape[1:])} px cannot overlap; paste them first")
+        raise InputError(f"masks of {tuple(a.shape[1:])} and {tuple(b.shape[1:])} px cannot overlap; paste them first")
     a, b = a.flatten(1), b.flatten(1)
     area_a, area_b, common = (a.new_zeros(s, dtype=torch.float64) for s in (len(a), len(b), (len(a), len(b))))
     step = max(1, CHUNK // max(1, len(a) + len(b)))  # below 2^24 pixels at once float32 counts exactly
@@ -256,7 +258,7 @@ def paste_masks(logits: Tensor, boxes: Tensor, height: int, width: int, threshol
     Returns:
         (N, height, width) bool: bilinear value > threshold, and False outside the window.
     Raises:
-        ValueError: shapes do not fit.
+        InputError: shapes do not fit.
     Example:
         >>> paste_masks(torch.ones(1, 2, 2), torch.tensor([[1.0, 0, 3, 2]]), 2, 4).int().tolist()
         [[[0, 1, 1, 0], [0, 1, 1, 0]]]
@@ -266,7 +268,7 @@ def paste_masks(logits: Tensor, boxes: Tensor, height: int, width: int, threshol
     """
     n = len(logits)
     if logits.ndim != 3 or boxes.shape != (n, 4):
-        raise ValueError(f"logits {tuple(logits.shape)} and boxes {tuple(boxes.shape)}; wanted (N, M, M) and (N, 4)")
+        raise InputError(f"logits {tuple(logits.shape)} and boxes {tuple(boxes.shape)}; wanted (N, M, M) and (N, 4)")
     out = torch.zeros(n, height, width, dtype=torch.bool, device=logits.device)
     logits, boxes = logits.float() - threshold, boxes.float()
     edges = (boxes - 0.5).ceil()  # of the pixels whose centres are in the window
@@ -296,4 +298,4 @@ def _weights(start: Tensor, stop: Tensor, first: Tensor, length: int, cells: int
 
 def _check_masks(masks: Tensor) -> None:
     if masks.ndim != 3 or masks.dtype != torch.bool:
-        raise ValueError(f"masks are {masks.dtype} of shape {tuple(masks.shape)}; wanted bool, (N, H, W)")
+        raise InputError(f"masks are {masks.dtype} of shape {tuple(masks.shape)}; wanted bool, (N, H, W)")

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from fairseg_lite.errors import InputError
+
 
 def symmetric_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
     """Mirror a picture at its border, repeating the edge pixel: ... b a | a b ...; negative widths crop.
@@ -13,7 +15,7 @@ def symmetric_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Te
     Returns:
         (..., H + top + bottom, W + left + right).
     Raises:
-        ValueError: an empty picture, or one from which more is cropped than there is.
+        InputError: an empty picture, or one from which more is cropped than there is.
     Example:
         >>> symmetric_pad(torch.arange(3)[None], 2, 1, 0, 0).tolist()
         [[1, 0, 0, 1, 2, 2]]
@@ -21,9 +23,9 @@ def symmetric_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Te
     Source: official `SpatialSymmetricPadding.lua`. Lesson: 02.
     """
     if min(x.shape[-2:]) == 0:
-        raise ValueError(f"picture of {tuple(x.shape[-2:])} px is empty; there is nothing to mirror")
+        raise InputError(f"picture of {tuple(x.shape[-2:])} px is empty; there is nothing to mirror")
     if x.shape[-2] + top + bottom < 0 or x.shape[-1] + left + right < 0:
-        raise ValueError(f"cropping {(left, right, top, bottom)} px takes more than the {tuple(x.shape[-2:])} px there are")
+        raise InputError(f"cropping {(left, right, top, bottom)} px takes more than the {tuple(x.shape[-2:])} px there are")
 
     def mirrored(n: int, before: int, after: int) -> Tensor:
         i = torch.arange(-before, n + after, device=x.device) % (2 * n)
@@ -42,7 +44,7 @@ def aligned_resize(x: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (..., height, width), summed in the type of x.
     Raises:
-        ValueError: an empty picture or result.
+        InputError: an empty picture or result.
     Example:
         >>> aligned_resize(torch.tensor([[0.0, 1.0]]), 1, 3).tolist()
         [[0.0, 0.5, 1.0]]
@@ -51,7 +53,7 @@ def aligned_resize(x: Tensor, height: int, width: int) -> Tensor:
         float32. Lesson: 04.
     """
     if min(*x.shape[-2:], height, width) < 1:
-        raise ValueError(f"cannot resize a picture of {tuple(x.shape[-2:])} px to {height} x {width}; both need a pixel")
+        raise InputError(f"cannot resize a picture of {tuple(x.shape[-2:])} px to {height} x {width}; both need a pixel")
 
     def places(n: int, m: int) -> list[tuple[Tensor, Tensor]]:
         step = torch.tensor((n - 1) / (m - 1) if m > 1 else 0.0, dtype=torch.float32)
@@ -76,7 +78,7 @@ def scale_weights(n: int, m: int) -> Tensor:
     Returns:
         (m, n) float32, each row adds up to 1. Larger: linear, corners aligned; smaller: mean over the pixel's area.
     Raises:
-        ValueError: n or m below 1.
+        InputError: n or m below 1.
     Example:
         >>> scale_weights(3, 2)
         tensor([[0.6667, 0.3333, 0.0000],
@@ -85,7 +87,7 @@ def scale_weights(n: int, m: int) -> Tensor:
     Source: Torch7 `image.scale` (its C code), places in float32 as there. Lesson: 04.
     """
     if min(n, m) < 1:
-        raise ValueError(f"cannot scale {n} px to {m}; both need a pixel")
+        raise InputError(f"cannot scale {n} px to {m}; both need a pixel")
     pixel = torch.arange(n, dtype=torch.float32)
     if m > n:
         at = torch.arange(m, dtype=torch.float32) * torch.tensor((n - 1) / (m - 1), dtype=torch.float32)
@@ -105,7 +107,7 @@ def image_scale(x: Tensor, height: int, width: int) -> Tensor:
     Returns:
         (..., height, width), of the type of x.
     Raises:
-        ValueError: an empty picture or result.
+        InputError: an empty picture or result.
     Example:
         >>> image_scale(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), 1, 2).tolist()
         [[1.5, 3.5]]

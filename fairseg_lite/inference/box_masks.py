@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fairseg_lite.data.patches import PatchSpec, canonical, crop_image
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.pixels import normalise
 from fairseg_lite.inference.propose import paste_rle
 from fairseg_lite.models.deepmask import DeepMask
@@ -34,7 +35,7 @@ def masks_in_boxes(
     Returns:
         N compressed RLEs of H x W px; the mask can be empty.
     Raises:
-        ValueError: a box without area or with a corner that is no number, or a threshold that is no probability.
+        InputError: a box without area or with a corner that is no number, or a threshold that is no probability.
     Example:
         >>> from fairseg_lite.models.deepmask import deepmask_tiny
         >>> rle = masks_in_boxes(deepmask_tiny().eval(), np.zeros((30, 40, 3), np.uint8), torch.tensor([[5.0, 5, 20, 15]]))
@@ -45,9 +46,9 @@ def masks_in_boxes(
     """
     sides = boxes[:, 2:] - boxes[:, :2]
     if not bool((boxes.isfinite().all(1) & (sides > 0).all(1)).all()):
-        raise ValueError(f"{len(boxes)} boxes, some without an area or with a corner that is no number; leave those out")
+        raise InputError(f"{len(boxes)} boxes, some without an area or with a corner that is no number; leave those out")
     if not 0 < threshold < 1:
-        raise ValueError(f"threshold is {threshold}; it is a probability, above 0 and below 1")
+        raise InputError(f"threshold is {threshold}; it is a probability, above 0 and below 1")
     spec = PatchSpec(model.patch_size, model.context, model.object_size, model.target_size)
     full, weight = spec.patch_size + spec.context, next(model.parameters())
     padding = padding or getattr(model, "header", {}).get("recipe", {}).get("padding", "symmetric")

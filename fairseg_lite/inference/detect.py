@@ -22,6 +22,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import clip_boxes, vote_boxes, xywh_to_xyxy, xyxy_to_xywh
 from fairseg_lite.geometry.masks import rle_decode
 from fairseg_lite.geometry.pixels import normalise
@@ -58,7 +59,7 @@ class Detections:
     def masks(self) -> Tensor:
         """(N, H, W) bool. ValueError without masks."""
         if self.rle is None:
-            raise ValueError("these detections have boxes only; detect with masks='proposal' or 'refined'")
+            raise InputError("these detections have boxes only; detect with masks='proposal' or 'refined'")
         decoded = [torch.from_numpy(rle_decode(r)) for r in self.rle]
         return torch.stack(decoded) if decoded else torch.zeros(0, *(self.size or (0, 0)), dtype=torch.bool)
 
@@ -72,7 +73,7 @@ class Detections:
             image_id: of the picture.
             category_ids: the data set's id for each label, gaps and any order allowed.
         Raises:
-            ValueError: a label without an id.
+            InputError: a label without an id.
         Example:
             >>> one = Detections(torch.tensor([[1.0, 2, 4, 8]]), torch.tensor([1]), torch.tensor([0.5]), None, (9, 9))
             >>> one.to_coco(7, category_ids=(90, 3))
@@ -81,7 +82,7 @@ class Detections:
         Source: COCO's result format. Lesson: 08.
         """
         if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(category_ids):
-            raise ValueError(
+            raise InputError(
                 f"labels reach from {int(self.labels.min())} to {int(self.labels.max())}, but there are {len(category_ids)} "
                 "category ids; is the network another data set's?"
             )
@@ -104,23 +105,23 @@ class Detections:
             category_ids: as for `to_coco`.
             size: (H, W) of the picture, where no mask tells it.
         Raises:
-            ValueError: results of several pictures, of an unknown category, without box or score, some with a mask and
+            InputError: results of several pictures, of an unknown category, without box or score, some with a mask and
                 some without.
         """
         rows = sorted(results, key=lambda r: -r.get("score", math.inf))
         if len({r.get("image_id") for r in rows}) > 1:
-            raise ValueError(f"{len(rows)} results of {len({r.get('image_id') for r in rows})} pictures; wanted those of one")
+            raise InputError(f"{len(rows)} results of {len({r.get('image_id') for r in rows})} pictures; wanted those of one")
         label_of = {int(k): i for i, k in enumerate(category_ids)}
         for r in rows:
             for key in ("bbox", "score", "category_id"):
                 if key not in r:
-                    raise ValueError(f"a result of picture {r.get('image_id')!r} has no {key!r}; are these detections?")
+                    raise InputError(f"a result of picture {r.get('image_id')!r} has no {key!r}; are these detections?")
             if r["category_id"] not in label_of:
                 known = ", ".join(map(str, sorted(label_of)))
-                raise ValueError(f"a result of picture {r['image_id']!r} has category_id {r['category_id']!r}; known are {known}")
+                raise InputError(f"a result of picture {r['image_id']!r} has category_id {r['category_id']!r}; known are {known}")
         masks = [r["segmentation"] for r in rows if r.get("segmentation") is not None]
         if masks and len(masks) < len(rows):
-            raise ValueError(
+            raise InputError(
                 f"{len(masks)} of {len(rows)} results of picture {rows[0]['image_id']!r} have a mask; wanted all or none"
             )
         return cls(
@@ -176,7 +177,7 @@ def detect(
     Returns:
         Detections, best score first; none where no proposal has an area in the picture.
     Raises:
-        ValueError: no RGB picture, proposals of a picture of another size or with boxes that are no numbers, an option outside
+        InputError: no RGB picture, proposals of a picture of another size or with boxes that are no numbers, an option outside
             its range, networks that do not fit each other or whose outputs are no numbers.
     Source: MultiPath sections 3-4; official `ImageDetect.lua`, `Tester_FRCNN.lua`. Lesson: 11.
     """
@@ -191,7 +192,7 @@ def detect(
         ("max_side", max_side, 16, math.inf), ("short_side", 16 if short_side is None else short_side, 16, math.inf),
     ):  # fmt: skip
         if not low <= value <= high:
-            raise ValueError(f"{what} is {value}; it must be from {low} to {high}")
+            raise InputError(f"{what} is {value}; it must be from {low} to {high}")
     height, width = image.shape[:2]
     device = next(models[0].parameters()).device
     rois = clip_boxes(proposals.boxes.float(), height, width)
@@ -217,7 +218,7 @@ def detect(
             rois = torch.where(_has_area(likely)[:, None], likely, rois)
     probability, boxes = (torch.cat(parts).cpu() for parts in zip(*looks, strict=True))  # (iterations * N, K), (.., K, 4)
     if not (probability.isfinite().all() and boxes.isfinite().all()):
-        raise ValueError("the network's probabilities or boxes are no numbers; its weights are damaged or its training diverged")
+        raise InputError("the network's probabilities or boxes are no numbers; its weights are damaged or its training diverged")
 
     with timer("nms"):
         row, labels = torch.nonzero((probability > score_threshold) & _has_area(boxes), as_tuple=True)
@@ -315,25 +316,25 @@ def _has_area(boxes: Tensor) -> Tensor:
 def _check(models: list, image: np.ndarray, proposals: Proposals, sharpmask: object, masks: str | None, mask_boxes: bool) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         what = f"{image.dtype} {tuple(image.shape)}" if hasattr(image, "shape") else type(image).__name__
-        raise ValueError(f"picture is {what}; wanted an array of uint8 (H, W, 3), RGB, with H and W at least 1")
+        raise InputError(f"picture is {what}; wanted an array of uint8 (H, W, 3), RGB, with H and W at least 1")
     if not models:
-        raise ValueError("no network was given; an ensemble needs at least one")
+        raise InputError("no network was given; an ensemble needs at least one")
     if len(kinds := {m.num_classes for m in models}) > 1:
-        raise ValueError(f"the networks know {sorted(kinds)} categories; an ensemble needs networks of the same ones")
+        raise InputError(f"the networks know {sorted(kinds)} categories; an ensemble needs networks of the same ones")
     if masks not in ("proposal", "refined", None):
-        raise ValueError(f"masks is {masks!r}; choose 'proposal', 'refined' or None")
+        raise InputError(f"masks is {masks!r}; choose 'proposal', 'refined' or None")
     boxes, size = proposals.boxes, getattr(proposals, "size", None)
     if size is not None and tuple(size) != image.shape[:2]:
-        raise ValueError(
+        raise InputError(
             f"the proposals are of a picture of {size[0]} x {size[1]} px (height x width), this one has "
             f"{image.shape[0]} x {image.shape[1]}; are they another picture's?"
         )
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not bool(boxes.isfinite().all()):
         bad = f"{int((~boxes.isfinite()).any(-1).sum())} of {len(boxes)} are no numbers" if boxes.ndim == 2 else "not (N, 4)"
-        raise ValueError(f"proposal boxes of shape {tuple(boxes.shape)}: {bad}; wanted (N, 4), finite pixels")
+        raise InputError(f"proposal boxes of shape {tuple(boxes.shape)}: {bad}; wanted (N, 4), finite pixels")
     if masks == "proposal" and getattr(proposals, "rle", None) is None:
-        raise ValueError("these proposals have boxes only; take masks='refined' with a SharpMask, or masks=None")
+        raise InputError("these proposals have boxes only; take masks='refined' with a SharpMask, or masks=None")
     if masks == "refined" and sharpmask is None:
-        raise ValueError("masks='refined' needs a network for masks: give sharpmask=...")
+        raise InputError("masks='refined' needs a network for masks: give sharpmask=...")
     if mask_boxes and masks != "refined":
-        raise ValueError(f"mask_boxes takes boxes from refined masks, and masks is {masks!r}; choose masks='refined'")
+        raise InputError(f"mask_boxes takes boxes from refined masks, and masks is {masks!r}; choose masks='refined'")

@@ -19,6 +19,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import nms as box_nms
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from fairseg_lite.geometry.masks import paste_masks, rle_decode
 from fairseg_lite.geometry.pixels import normalise
@@ -76,14 +77,14 @@ class Proposals:
         """The proposals of one picture from its COCO results, best first.
 
         Raises:
-            ValueError: no result, results of several pictures, or a result without mask or score.
+            InputError: no result, results of several pictures, or a result without mask or score.
         """
         rows = sorted(results, key=lambda r: -r.get("score", math.inf))
         if len({r.get("image_id") for r in rows}) != 1:
-            raise ValueError(f"{len(rows)} results of {len({r.get('image_id') for r in rows})} pictures; wanted those of one")
+            raise InputError(f"{len(rows)} results of {len({r.get('image_id') for r in rows})} pictures; wanted those of one")
         for key in ("segmentation", "score", "bbox"):
             if any(key not in r for r in rows):
-                raise ValueError(f"a result of picture {rows[0]['image_id']} has no {key!r}; are these mask proposals?")
+                raise InputError(f"a result of picture {rows[0]['image_id']} has no {key!r}; are these mask proposals?")
         return cls(
             [r["segmentation"] for r in rows],
             xywh_to_xyxy(torch.tensor([r["bbox"] for r in rows], dtype=torch.float32)),
@@ -98,7 +99,7 @@ def load_results(path: str | Path) -> dict[int, Proposals]:
     """Proposals by picture id from a COCO result file.
 
     Raises:
-        ValueError: no such file, or not a list of results with masks.
+        InputError: no such file, or not a list of results with masks.
     """
     try:
         by_picture: dict[int, list[dict]] = {}
@@ -106,7 +107,7 @@ def load_results(path: str | Path) -> dict[int, Proposals]:
             by_picture.setdefault(row["image_id"], []).append(row)
         ids = sorted(by_picture)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"proposals {str(path)!r} are no COCO result file: {error}") from error
+        raise InputError(f"proposals {str(path)!r} are no COCO result file: {error}") from error
     return {i: Proposals.from_coco(by_picture[i]) for i in ids}
 
 
@@ -143,7 +144,7 @@ def propose(
     Returns:
         Proposals, best score first; windows whose mask is empty are left out.
     Raises:
-        ValueError: not an RGB picture of uint8, no pixel, or an option outside its range.
+        InputError: not an RGB picture of uint8, no pixel, or an option outside its range.
     Source: DeepMask section 4, SharpMask section 5; official `InferDeepMask.lua`. Lesson: 04.
     """
     height, width = _check(image, top_k, threshold, nms, zoom, max_side)
@@ -235,13 +236,13 @@ def paste_rle(logits: Tensor, boxes: Tensor, height: int, width: int, cut: float
 def _check(image: np.ndarray, top_k: int, threshold: float, nms: float | None, zoom: int, max_side: int) -> tuple[int, int]:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         what = f"{image.dtype} {tuple(image.shape)}" if hasattr(image, "shape") else type(image).__name__
-        raise ValueError(f"picture is {what}; wanted an array of uint8 (H, W, 3), RGB, with H and W at least 1")
+        raise InputError(f"picture is {what}; wanted an array of uint8 (H, W, 3), RGB, with H and W at least 1")
     for what, value, low, high in (
         ("top_k", top_k, 1, math.inf), ("zoom", zoom, 0, 4), ("max_side", max_side, 16, math.inf),
         ("nms", 0.5 if nms is None else nms, 0, 1),
     ):  # fmt: skip
         if not low <= value <= high:
-            raise ValueError(f"{what} is {value}; it must be from {low} to {high}")
+            raise InputError(f"{what} is {value}; it must be from {low} to {high}")
     if not 0 < threshold < 1:
-        raise ValueError(f"threshold is {threshold}; it is a probability, above 0 and below 1")
+        raise InputError(f"threshold is {threshold}; it is a probability, above 0 and below 1")
     return image.shape[0], image.shape[1]

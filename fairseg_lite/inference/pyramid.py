@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
-from fairseg_lite.inference.canvas import dense_on_canvas
 from fairseg_lite.models.deepmask import DeepMask, DenseFeatures
 from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.models.trunks import STRIDE
@@ -108,16 +108,16 @@ def pyramid(model: DeepMask | SharpMask, image: Tensor, scales: Sequence[float],
     Returns:
         A level for each scale.
     Raises:
-        ValueError: no scale, or one that is not above 0.
+        InputError: no scale, or one that is not above 0.
     Source: DeepMask section 4; official `InferDeepMask.lua`. Lesson: 04.
     """
     if not scales or not min(scales) > 0:
-        raise ValueError(f"scales are {list(scales)}; wanted at least one, all above 0")
+        raise InputError(f"scales are {list(scales)}; wanted at least one, all above 0")
     levels, dtype = [], next(model.parameters()).dtype
     for scale in scales:
         with timer("pyramid"):
             level = resized(image, scale)
             canvas = on_canvas(level, model.patch_size).to(dtype=dtype, memory_format=torch.channels_last)
         size = [a / b for a, b in zip(level.shape[-2:], image.shape[-2:], strict=True)]
-        levels.append(Level((size[0], size[1]), dense_on_canvas(model, canvas, level.shape[-2:], timer)))
+        levels.append(Level((size[0], size[1]), model.dense(canvas, timer=timer)))
     return levels

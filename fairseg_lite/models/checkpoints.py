@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.models import deepmask, multipathnet, sharpmask
 
 # what a checkpoint may name: the function that builds it
@@ -35,7 +36,7 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> 
         tensors: any shapes and dtypes.
         header: what JSON can hold.
     Raises:
-        ValueError: the folder cannot be written or the disk is full; what stood there before is untouched.
+        InputError: the folder cannot be written or the disk is full; what stood there before is untouched.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.part{os.getpid()}")
@@ -51,7 +52,7 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> 
         part.write_text(json.dumps(header, indent=1) + "\n")
         os.replace(part, path.with_suffix(".json"))
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"cannot write checkpoint {str(path)!r}: {error}; earlier files there are untouched") from error
+        raise InputError(f"cannot write checkpoint {str(path)!r}: {error}; earlier files there are untouched") from error
     finally:
         part.unlink(missing_ok=True) if part.parent.is_dir() else None
 
@@ -60,21 +61,21 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Read back what `save_tensors` wrote: (tensors, header).
 
     Raises:
-        ValueError: no such file, truncated, not safetensors, or without our header.
+        InputError: no such file, truncated, not safetensors, or without our header.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"checkpoint {str(path)!r}: no such file")
+        raise InputError(f"checkpoint {str(path)!r}: no such file")
     try:
         with safe_open(path, "pt") as f:
             header = json.loads((f.metadata() or {}).get("fairseg_lite", "null"))
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"checkpoint {str(path)!r} ({path.stat().st_size} bytes) is truncated or no safetensors file: {error}"
         ) from error
     if not isinstance(header, dict):
-        raise ValueError(f"checkpoint {str(path)!r} has no fairseg_lite header; bare trunk weights go to trunk_weights")
+        raise InputError(f"checkpoint {str(path)!r} has no fairseg_lite header; bare trunk weights go to trunk_weights")
     return tensors, header
 
 
@@ -90,10 +91,10 @@ def save_model(
         half: store float16 (half the size, about 3 digits).
         over: name of a checkpoint of the library that holds this SharpMask's DeepMask: only the refinement is saved.
     Raises:
-        ValueError: unknown name, or the file cannot be written.
+        InputError: unknown name, or the file cannot be written.
     """
     if name not in MODELS:
-        raise ValueError(f"network {name!r} is unknown; choose one of {', '.join(MODELS)}")
+        raise InputError(f"network {name!r} is unknown; choose one of {', '.join(MODELS)}")
     state = {k: v.half() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
     if over is not None:
         state, header = {k: v for k, v in state.items() if not k.startswith("deepmask.")}, {**header, "over": over}
@@ -110,7 +111,7 @@ def load_model(source: str | Path = "shapes", *, device: torch.device | str = "c
     Returns:
         The network; `load_model(...).header` holds the checkpoint's header (command, seed, results).
     Raises:
-        ValueError: a missing or truncated file, an unknown network, another kind than wanted, or weights that do not fit.
+        InputError: a missing or truncated file, an unknown network, another kind than wanted, or weights that do not fit.
     Example:
         >>> load_model("shapes").patch_size
         96
@@ -121,19 +122,19 @@ def load_model(source: str | Path = "shapes", *, device: torch.device | str = "c
     tensors, header = load_tensors(path)
     name = header.get("model")
     if name not in MODELS:
-        raise ValueError(f"checkpoint {str(path)!r} holds network {name!r}; this version knows {', '.join(MODELS)}")
+        raise InputError(f"checkpoint {str(path)!r} holds network {name!r}; this version knows {', '.join(MODELS)}")
     # a training state keeps weights under "model."; a plain checkpoint has bare names
     tensors = {k.removeprefix("model."): v for k, v in tensors.items() if not k.startswith("optimizer.")}
     if "over" in header:
         if header["over"] not in SHIPPED:
-            raise ValueError(f"checkpoint {str(path)!r} refines {header['over']!r}; this version has {', '.join(SHIPPED)}")
+            raise InputError(f"checkpoint {str(path)!r} refines {header['over']!r}; this version has {', '.join(SHIPPED)}")
         below, _ = load_tensors(SHIPPED[header["over"]])
         tensors |= {f"deepmask.{k}": v for k, v in below.items()}
     if kind is not None and name not in (known := [n for n in MODELS if n.startswith(kind.lower())]):
         hint = (
             "its `deepmask` is one" if kind == "DeepMask" and name in sharpmask.MODELS else f"make one with train {kind.lower()}"
         )
-        raise ValueError(f"checkpoint {str(path)!r} holds a {name}, wanted a {kind} ({', '.join(known)}); {hint}")
+        raise InputError(f"checkpoint {str(path)!r} holds a {name}, wanted a {kind} ({', '.join(known)}); {hint}")
     model = MODELS[name](**header.get("kwargs", {}))
     load_weights(model, tensors, path)
     model.header = header
@@ -144,18 +145,18 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: str | Path)
     """Copy a checkpoint's tensors into a network; every name and shape must fit.
 
     Raises:
-        ValueError: says which names are missing, left over or of another shape: the checkpoint is another network's.
+        InputError: says which names are missing, left over or of another shape: the checkpoint is another network's.
     """
     wanted = model.state_dict()
     sharp, for_sharp = (any(k.startswith("deepmask.") for k in names) for names in (tensors, wanted))
     if sharp != for_sharp:
         held, here = ("SharpMask", "DeepMask") if sharp else ("DeepMask", "SharpMask")
         advice = "load_model(...).deepmask is the DeepMask in it" if sharp else "SharpMask(load_model(...)) begins with it"
-        raise ValueError(f"checkpoint {str(path)!r} holds a {held}, and this network is a {here}; {advice}")
+        raise InputError(f"checkpoint {str(path)!r} holds a {held}, and this network is a {here}; {advice}")
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     odd = [k for k in wanted.keys() & tensors.keys() if wanted[k].shape != tensors[k].shape]
     if missing or extra or odd:
-        raise ValueError(
+        raise InputError(
             f"checkpoint {str(path)!r} does not fit this {type(model).__name__}: {len(missing)} tensors missing "
             f"({', '.join(missing[:2])}), {len(extra)} left over ({', '.join(extra[:2])}), "
             f"{len(odd)} of another shape ({', '.join(sorted(odd)[:2])}); is it another network's?"

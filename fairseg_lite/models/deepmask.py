@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.models.heads import named_head, score_layers
 from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk
 from fairseg_lite.models.weights import load_trunk_weights
@@ -69,7 +70,7 @@ class DeepMask(nn.Module):
         scales: of the pictures that whole-picture inference looks at; default 2^-2.5 .. 2^0.5 in steps of 2^0.5 for P = 160,
             and what finds objects of the same sizes for another P.
     Raises:
-        ValueError: sizes that do not fit each other, or an unknown head.
+        InputError: sizes that do not fit each other, or an unknown head.
     Example:
         >>> model = deepmask_tiny().eval()
         >>> masks, scores = model(torch.zeros(2, 3, 128, 128))
@@ -99,9 +100,9 @@ class DeepMask(nn.Module):
         super().__init__()
         stride = trunk.stride
         if patch_size <= 0 or patch_size % stride:
-            raise ValueError(f"patch_size is {patch_size}; it must be a positive multiple of the stride {stride}")
+            raise InputError(f"patch_size is {patch_size}; it must be a positive multiple of the stride {stride}")
         if context < 0 or context % (2 * stride):
-            raise ValueError(f"context is {context}; it must be a multiple of {2 * stride}, the stride on both sides")
+            raise InputError(f"context is {context}; it must be a multiple of {2 * stride}, the stride on both sides")
         grid, self.stride = patch_size // stride, stride
         head = named_head(head, mask_head, grid)
         self.patch_size, self.context, self.mask_size, self.grid = patch_size, context, mask_size, grid
@@ -135,7 +136,7 @@ class DeepMask(nn.Module):
         Returns:
             DeepMaskOutput: masks (B, M, M) and scores (B,), logits.
         Raises:
-            ValueError: the patches have another side.
+            InputError: the patches have another side.
         """
         self.check(patches)
         x = self.trunk(patches)  # (B, C, G + context/S, G + context/S)
@@ -151,7 +152,7 @@ class DeepMask(nn.Module):
         """ValueError unless these are patches of the size that `forward` takes."""
         side = self.patch_size + self.context
         if patches.ndim != 4 or patches.shape[1:] != (3, side, side):
-            raise ValueError(
+            raise InputError(
                 f"patches have shape {tuple(patches.shape)}; this network takes (B, 3, {side}, {side}), "
                 f"a patch of {self.patch_size} with {self.context} px of context"
             )
@@ -165,10 +166,10 @@ class DeepMask(nn.Module):
         Returns:
             DenseFeatures with h = ceil(H/S) - G + 1 rows of windows and as many columns for W.
         Raises:
-            ValueError: the picture is smaller than a patch.
+            InputError: the picture is smaller than a patch.
         """
         if min(images.shape[-2:]) < self.patch_size:
-            raise ValueError(f"picture of {tuple(images.shape[-2:])} px; pad it to at least the patch of {self.patch_size} px")
+            raise InputError(f"picture of {tuple(images.shape[-2:])} px; pad it to at least the patch of {self.patch_size} px")
         with timer("trunk"):
             x = self.trunk(images)
         return self.heads(x, timer)
@@ -229,7 +230,7 @@ def deepmask_tiny(
         features: F, channels after the 1x1 convolution.
         head: as in `DeepMask`.
     Raises:
-        ValueError: as `DeepMask` and `ResNetTrunk`.
+        InputError: as `DeepMask` and `ResNetTrunk`.
     Example:
         >>> sum(p.numel() for p in deepmask_tiny().parameters()) < 3_000_000
         True

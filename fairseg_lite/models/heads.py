@@ -17,6 +17,8 @@ Source: DeepMask section 3.1, SharpMask section 4; official `DeepMask.lua` (head
 
 from torch import nn
 
+from fairseg_lite.errors import InputError
+
 HEADS = ("branches", "A", "B", "C")
 
 
@@ -28,19 +30,19 @@ def named_head(head: str, mask_head: str, grid: int) -> str:
         mask_head: "low_rank", or "full", which needs "branches".
         grid: cells of a patch, a side; the pooling of "branches" needs an even number.
     Raises:
-        ValueError: an unknown name, or options that do not fit each other.
+        InputError: an unknown name, or options that do not fit each other.
     Example:
         >>> named_head("shared", "low_rank", 6)
         'C'
     """
     name = "C" if head == "shared" else head
     if name not in HEADS or mask_head not in ("low_rank", "full") or (mask_head == "full" and name != "branches"):
-        raise ValueError(
+        raise InputError(
             f"head is {head!r} with mask_head {mask_head!r}; choose a head of {', '.join(HEADS)} with mask_head low_rank, "
             "or branches with full"
         )
     if name == "branches" and grid % 2:
-        raise ValueError(f"head is 'branches', which pools 2x2, and a patch has {grid} cells a side; take an even number")
+        raise InputError(f"head is 'branches', which pools 2x2, and a patch has {grid} cells a side; take an even number")
     return name
 
 

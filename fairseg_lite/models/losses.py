@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.models.deepmask import DeepMaskOutput
 
 
@@ -61,7 +62,7 @@ def deepmask_loss(
     Returns:
         DeepMaskLoss of scalars. Without a positive the mask term is 0 and still differentiable.
     Raises:
-        ValueError: shapes that do not fit, a mask that is not bool, a label other than -1 and +1, an unknown branch.
+        InputError: shapes that do not fit, a mask that is not bool, a label other than -1 and +1, an unknown branch.
     Example:
         >>> output = DeepMaskOutput(torch.zeros(2, 4, 4), torch.zeros(2))
         >>> loss = deepmask_loss(output, torch.ones(2, 8, 8, dtype=torch.bool), torch.tensor([1.0, -1.0]))
@@ -72,11 +73,11 @@ def deepmask_loss(
     """
     logits, scores = output
     if masks.dtype.is_floating_point or masks.ndim != 3 or len(masks) != len(logits):
-        raise ValueError(f"masks are {masks.dtype} {tuple(masks.shape)}; wanted bool ({len(logits)}, T, T)")
+        raise InputError(f"masks are {masks.dtype} {tuple(masks.shape)}; wanted bool ({len(logits)}, T, T)")
     if labels.shape != scores.shape or not bool((labels.abs() == 1).all()):
-        raise ValueError(f"labels are {labels.tolist()[:8]}; wanted {len(scores)} numbers, each -1 or +1")
+        raise InputError(f"labels are {labels.tolist()[:8]}; wanted {len(scores)} numbers, each -1 or +1")
     if only not in (None, "mask", "score"):
-        raise ValueError(f"only is {only!r}; choose None, 'mask' or 'score'")
+        raise InputError(f"only is {only!r}; choose None, 'mask' or 'score'")
     if logits.dtype in (torch.bfloat16, torch.float16):  # two or three digits are too few for a sum of small terms
         logits, scores = logits.float(), scores.float()
     mask = mask_loss(logits, masks, labels)

@@ -15,6 +15,7 @@ import torch  # noqa: F401  (the example uses it)
 import torch.nn.functional as F
 from torch import Tensor
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.models.multipathnet import MultiPathOutput
 
 
@@ -38,7 +39,7 @@ def multipath_loss(output: MultiPathOutput, labels: Tensor, targets: Tensor, *, 
         MultiPathLoss of scalars. Both terms are sums over RoIs divided by how many RoIs count for that classifier,
         foreground or not, as in Fast R-CNN; smooth L1 is summed over the four numbers. Without a RoI 0, still differentiable.
     Raises:
-        ValueError: shapes that do not fit, a label that is none, or a target that is not a finite number.
+        InputError: shapes that do not fit, a label that is none, or a target that is not a finite number.
     Example:
         >>> output = MultiPathOutput(torch.zeros(1, 2, 3), torch.zeros(2, 3, 4))
         >>> loss = multipath_loss(output, torch.tensor([[0, 2]]), torch.tensor([[0.0, 0, 0, 0], [1.0, 0, 0, 0]]))
@@ -50,13 +51,13 @@ def multipath_loss(output: MultiPathOutput, labels: Tensor, targets: Tensor, *, 
     logits, deltas = output
     u, n, k = logits.shape
     if labels.shape != (u, n) or labels.is_floating_point():
-        raise ValueError(f"labels are {labels.dtype} {tuple(labels.shape)}; wanted int64 ({u}, {n}), a row for each classifier")
+        raise InputError(f"labels are {labels.dtype} {tuple(labels.shape)}; wanted int64 ({u}, {n}), a row for each classifier")
     if targets.shape != (n, 4):
-        raise ValueError(f"targets have shape {tuple(targets.shape)}; wanted ({n}, 4)")
+        raise InputError(f"targets have shape {tuple(targets.shape)}; wanted ({n}, 4)")
     if n and (labels.min() < -1 or labels.max() >= k):
-        raise ValueError(f"labels are {labels.min()} .. {labels.max()}; wanted -1, 0 (background) or 1 .. {k - 1}")
+        raise InputError(f"labels are {labels.min()} .. {labels.max()}; wanted -1, 0 (background) or 1 .. {k - 1}")
     if not bool(targets[(labels > 0).any(0)].isfinite().all()):
-        raise ValueError("a foreground target is not a finite number; has its box no area?")
+        raise InputError("a foreground target is not a finite number; has its box no area?")
     logits, deltas = logits.float(), deltas.float()  # half precision has too few digits for these sums
     counted = (labels >= 0).sum(1).clamp(min=1)  # (U,)
     entropy = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="none").view(u, n)

@@ -30,6 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import FOVEAL, decode_boxes, foveal_boxes
 from fairseg_lite.models.regions import LinearTower, Mix, Region, ResidualTower
 from fairseg_lite.models.roi_pooling import METHODS, roi_pool
@@ -66,7 +67,7 @@ class MultiPathNet(nn.Module):
         normalise, skip_scale: of `Mix`.
         frozen: so many first stages of the trunk are not trained.
     Raises:
-        ValueError: numbers that make no sense, or an unknown name.
+        InputError: numbers that make no sense, or an unknown name.
     Example:
         >>> model = multipathnet_tiny(num_classes=9).eval()
         >>> rois = torch.tensor([[0, 10.0, 10, 40, 50], [1, 0, 0, 96, 96]])
@@ -97,12 +98,12 @@ class MultiPathNet(nn.Module):
     ):
         super().__init__()
         if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}; at least one category is needed, the background not counted")
+            raise InputError(f"num_classes is {num_classes}; at least one category is needed, the background not counted")
         for what, value, options in (
             ("sees", sees, ("text", "figure")), ("box_tower", box_tower, ("own", "joined")), ("pooling", pooling, METHODS),
         ):  # fmt: skip
             if value not in options:
-                raise ValueError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
+                raise InputError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
         self.thresholds = _thresholds(integral)
         self.num_classes, self.pooled, self.pooling = num_classes, pooled, pooling
         factors = (FOVEAL if foveal else (1.0,)) if isinstance(foveal, bool) else tuple(foveal)
@@ -132,7 +133,7 @@ class MultiPathNet(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """conv3, conv4, conv5 of pictures: (B, 3, H, W) float, normalised -> (B, C_i, H/4, W/4), /8, /16."""
         if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images have shape {tuple(images.shape)}; wanted (B, 3, H, W)")
+            raise InputError(f"images have shape {tuple(images.shape)}; wanted (B, 3, H, W)")
         return self.trunk.levels(images)
 
     def classify(self, levels: Sequence[Tensor], rois: Tensor) -> MultiPathOutput:
@@ -145,7 +146,7 @@ class MultiPathNet(nn.Module):
         Returns:
             MultiPathOutput: logits (U, N, K+1), deltas (N, K+1, 4).
         Raises:
-            ValueError: RoIs of another shape, with a NaN or an infinite number, or of a picture that is not there.
+            InputError: RoIs of another shape, with a NaN or an infinite number, or of a picture that is not there.
         """
         self._check(rois, len(levels[0]))
         seen: dict[tuple[float, int], Tensor] = {}  # regions that look at the same share what was pooled
@@ -180,15 +181,15 @@ class MultiPathNet(nn.Module):
 
     def _check(self, rois: Tensor, pictures: int) -> None:
         if rois.ndim != 2 or rois.shape[1] != 5:
-            raise ValueError(f"rois have shape {tuple(rois.shape)}; wanted (N, 5): index of the picture, x1, y1, x2, y2")
+            raise InputError(f"rois have shape {tuple(rois.shape)}; wanted (N, 5): index of the picture, x1, y1, x2, y2")
         if not len(rois):
             return
         if not bool(rois.isfinite().all()):
             bad = rois[~rois.isfinite().all(1)][0].tolist()
-            raise ValueError(f"RoI {bad} has a coordinate that is not a finite number; drop it before the network")
+            raise InputError(f"RoI {bad} has a coordinate that is not a finite number; drop it before the network")
         low, high = rois[:, 0].aminmax()
         if low < 0 or high >= pictures:
-            raise ValueError(f"rois are of pictures {low:.0f} .. {high:.0f}, and the batch has {pictures}, counted from 0")
+            raise InputError(f"rois are of pictures {low:.0f} .. {high:.0f}, and the batch has {pictures}, counted from 0")
 
 
 def probabilities(output: MultiPathOutput) -> Tensor:
@@ -200,10 +201,10 @@ def _thresholds(integral: bool | int | Sequence[float]) -> tuple[float, ...]:
     if isinstance(integral, bool | int):
         heads = (6 if integral else 1) if isinstance(integral, bool) else integral
         if not 1 <= heads <= 10:
-            raise ValueError(f"integral is {heads}; 1 to 10 classifiers fit, at IoU .50, .55 .. .95")
+            raise InputError(f"integral is {heads}; 1 to 10 classifiers fit, at IoU .50, .55 .. .95")
         return tuple(round(0.5 + 0.05 * i, 2) for i in range(heads))
     if not integral or not all(0 < u < 1 for u in integral):
-        raise ValueError(f"integral is {integral}; thresholds are IoUs between 0 and 1, at least one")
+        raise InputError(f"integral is {integral}; thresholds are IoUs between 0 and 1, at least one")
     return tuple(integral)
 
 
@@ -248,7 +249,7 @@ def multipathnet_tiny(
         norm: of the trunk; "frozen" goes with `trunk_from` (two pictures are too few to measure), "batch" without.
         trunk_from: a tiny DeepMask, whose trunk weights are copied; None starts at random.
     Raises:
-        ValueError: as `MultiPathNet`, or a DeepMask with another trunk.
+        InputError: as `MultiPathNet`, or a DeepMask with another trunk.
     Example:
         >>> sum(p.numel() for p in multipathnet_tiny(num_classes=9).parameters()) < 4_000_000
         True
@@ -289,7 +290,7 @@ def multipathnet_vgg16(
             tower. The official network's own weights want the trunk's `ceil` (models/trunks.py), torchvision's do not.
         trunk, tower: other options of `VGGTrunk` and `LinearTower`; the form of an official file (official/networks.py).
     Raises:
-        ValueError: as `MultiPathNet` and `load_trunk_weights`.
+        InputError: as `MultiPathNet` and `load_trunk_weights`.
     Source: MultiPath section 3; official `models/multipathnet.lua`, `vgg.lua`. Lesson: 08.
     """
     model = MultiPathNet(
@@ -323,7 +324,7 @@ def multipathnet_resnet50(*, num_classes: int, stride_in_1x1: bool = False, **op
         head: "conv5", or "linear" for towers of two layers of 1024 on 7 x 7 grids mixed to 256 channels: cheaper, and fit for
             weights without layer4.
     Raises:
-        ValueError: as `MultiPathNet`, or an unknown head.
+        InputError: as `MultiPathNet`, or an unknown head.
     Source: official `models/resnet.lua`; foveal regions and skips are ours. Lesson: 11.
     """
     tower = {"inner": 512, "width": 2048, "depth": 3, "block": "bottleneck", "stride_in_1x1": stride_in_1x1}
@@ -335,7 +336,7 @@ def _resnet(
     frozen: int = 2, **options: object,
 ) -> MultiPathNet:  # fmt: skip
     if head not in ("conv5", "linear"):
-        raise ValueError(f"head is {head!r}; choose 'conv5' or 'linear'")
+        raise InputError(f"head is {head!r}; choose 'conv5' or 'linear'")
     if head == "conv5":
         defaults = {"pooled": 14, "normalise": False}
         tower: Callable = lambda channels, side: ResidualTower(channels, side, **conv5)  # noqa: E731

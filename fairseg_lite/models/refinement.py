@@ -14,13 +14,11 @@ Differs from the official code: up-sampling is bilinear as in the paper (officia
 back through mirrored borders, too (official: `padding="official"` discards it). Official names: lateral `neth`, top_down `netv`.
 """
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairseg_lite.models.trunks import Step
+from fairseg_lite.errors import InputError
 
 
 class OfficialConv2d(nn.Conv2d):
@@ -39,11 +37,6 @@ def conv3x3(channels_in: int, channels_out: int, padding: str) -> nn.Conv2d:
         return OfficialConv2d(channels_in, channels_out, 3)
     # one pixel mirrored is one pixel repeated
     return nn.Conv2d(channels_in, channels_out, 3, padding=1, padding_mode="replicate" if padding == "symmetric" else "zeros")
-
-
-def _inside(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """A convolution and what follows it, with zeros at the border: nothing is copied to make one."""
-    return layers[1:](F.conv2d(x, layers[0].weight, layers[0].bias, padding=1))
 
 
 def _reduce(features: int, channels: int, padding: str) -> list[nn.Module]:
@@ -124,7 +117,7 @@ class RefinementModule(nn.Module):
         features, channels, out, upsample, padding: as in `NaiveRefinementModule`.
         paths: "both"; "skip" leaves the mask as it is (out = channels); "deconvolution" does not look at the features.
     Raises:
-        ValueError: an unknown option, or "skip" with another number of channels out than in.
+        InputError: an unknown option, or "skip" with another number of channels out than in.
     Example:
         >>> RefinementModule(features=64, channels=8, out=4)(torch.zeros(2, 64, 6, 6), torch.zeros(2, 8, 6, 6)).shape
         torch.Size([2, 4, 12, 12])
@@ -149,21 +142,15 @@ class RefinementModule(nn.Module):
             ("paths", paths, ("both", "skip", "deconvolution")),
         ):
             if value not in options:
-                raise ValueError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
+                raise InputError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
         if paths == "skip" and channels != out:
-            raise ValueError(f"paths 'skip' adds to a mask of {channels} channels, not {out}; it needs schedule='constant'")
+            raise InputError(f"paths 'skip' adds to a mask of {channels} channels, not {out}; it needs schedule='constant'")
         self.upsample = upsample
         self.lateral = self.top_down = None
         if paths != "deconvolution":
             self.lateral = nn.Sequential(*_reduce(features, channels, padding), conv3x3(channels, out, padding))
         if paths != "skip":
             self.top_down = nn.Sequential(conv3x3(channels, channels, padding), nn.ReLU(), conv3x3(channels, out, padding))
-
-    @property
-    def steps(self) -> list[Step]:
-        """The lateral part as a chain of convolutions, as `ResNetTrunk.steps`; empty without one."""
-        layers = [] if self.lateral is None else [self.lateral[:2], self.lateral[2:4], self.lateral[4:]]
-        return [Step(layer, 1, 1, partial(_inside, layer)) for layer in layers]
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         return self.merge(None if self.lateral is None else self.lateral(features), mask)

@@ -16,6 +16,8 @@ from torch import Tensor
 from torchvision.ops import roi_align
 from torchvision.ops import roi_pool as roi_pool_v1
 
+from fairseg_lite.errors import InputError
+
 METHODS = ("v1", "v2", "align")
 SAMPLES = 2  # of "align", in each direction of a bin
 SMALL = 64 * 64  # cells of a feature map, up to which "align" on a CPU is two matrix products
@@ -33,7 +35,7 @@ def roi_pool(features: Tensor, rois: Tensor, size: int | tuple[int, int], *, sca
     Returns:
         (N, C, rows, columns); N may be 0.
     Raises:
-        ValueError: an unknown method.
+        InputError: an unknown method.
     Example:
         >>> features = torch.arange(16.0).view(1, 1, 4, 4)
         >>> roi_pool(features, torch.tensor([[0.0, 0, 0, 32, 64]]), 2, scale=1 / 16)
@@ -52,7 +54,7 @@ def roi_pool(features: Tensor, rois: Tensor, size: int | tuple[int, int], *, sca
     if how == "align":
         return roi_align(features, rois.to(features.dtype), (rows, columns), scale, sampling_ratio=SAMPLES, aligned=True)
     if how != "v2":
-        raise ValueError(f"how is {how!r}; choose one of {', '.join(map(repr, METHODS))}")
+        raise InputError(f"how is {how!r}; choose one of {', '.join(map(repr, METHODS))}")
     y1, y2 = _bins(rois[:, 2], rois[:, 4], rows, scale)  # (N, rows) first cell, and first cell after
     x1, x2 = _bins(rois[:, 1], rois[:, 3], columns, scale)
     n = len(rois)

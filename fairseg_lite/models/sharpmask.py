@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.models.deepmask import (
     DeepMask,
     DeepMaskOutput,
@@ -44,7 +45,7 @@ class SharpMask(nn.Module):
         paths: "both", or an ablation: "skip" (features are added to an unchanged mask), "deconvolution" (no features).
         upsample, padding: as in `RefinementModule`.
     Raises:
-        ValueError: options that do not fit each other, or a DeepMask without a vector per window (mask_head="full").
+        InputError: options that do not fit each other, or a DeepMask without a vector per window (mask_head="full").
     Example:
         >>> model = sharpmask_tiny().eval()
         >>> masks, scores = model(torch.zeros(2, 3, 128, 128))
@@ -68,13 +69,13 @@ class SharpMask(nn.Module):
     ):
         super().__init__()
         if schedule not in ("halving", "constant"):
-            raise ValueError(f"schedule is {schedule!r}; choose 'halving' or 'constant'")
+            raise InputError(f"schedule is {schedule!r}; choose 'halving' or 'constant'")
         if k < 1 or (schedule == "halving" and k % 16):
-            raise ValueError(f"k is {k}; halved four times it must stay whole: take a multiple of 16, or schedule='constant'")
+            raise InputError(f"k is {k}; halved four times it must stay whole: take a multiple of 16, or schedule='constant'")
         if deepmask.mask_head == "full":
-            raise ValueError("mask_head is 'full'; refinement begins with the vector of a DeepMask with mask_head='low_rank'")
+            raise InputError("mask_head is 'full'; refinement begins with the vector of a DeepMask with mask_head='low_rank'")
         if deepmask.stride != STRIDE:
-            raise ValueError(f"the trunk's stride is {deepmask.stride}; four refinements lead back from {STRIDE}: poolings=4")
+            raise InputError(f"the trunk's stride is {deepmask.stride}; four refinements lead back from {STRIDE}: poolings=4")
         self.deepmask = deepmask
         self.patch_size = self.mask_size = self.target_size = deepmask.patch_size
         self.context, self.object_size = deepmask.context, deepmask.object_size
@@ -143,7 +144,7 @@ class SharpMask(nn.Module):
         Returns:
             DeepMaskOutput: masks (B, P, P) and scores (B,), logits.
         Raises:
-            ValueError: the patches have another side.
+            InputError: the patches have another side.
         """
         self.deepmask.check(patches)
         taps = self.trunk.taps(patches)
@@ -158,7 +159,7 @@ class SharpMask(nn.Module):
     def dense(self, images: Tensor, *, timer: Callable[[str], AbstractContextManager] = nullcontext) -> DenseFeatures:
         """All windows of a picture at once, and the lateral features of each refinement; as `DeepMask.dense`."""
         if min(images.shape[-2:]) < self.patch_size:
-            raise ValueError(f"picture of {tuple(images.shape[-2:])} px; pad it to at least the patch of {self.patch_size} px")
+            raise InputError(f"picture of {tuple(images.shape[-2:])} px; pad it to at least the patch of {self.patch_size} px")
         with timer("trunk"):
             taps = self.trunk.taps(images)
         return self.heads(taps, timer)

@@ -11,28 +11,19 @@ Shapes: B batch, C channels, H W image.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import accumulate, pairwise
-from typing import NamedTuple
+from itertools import pairwise
 
 import torch  # noqa: F401  (the examples use it)
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.resample import symmetric_pad
 
 STRIDE = 16
 VGG_A = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 VGG_16 = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
-
-
-class Step(NamedTuple):
-    """One function of a trunk's chain; its output cell o looks at input cells o * stride - reach .. o * stride + reach."""
-
-    run: Callable[[Tensor], Tensor]
-    stride: int
-    reach: int
-    inside: Callable[[Tensor], Tensor] | None = None  # as `run`, faster, and right except within reach of the border
 
 
 class SymmetricConv2d(nn.Conv2d):
@@ -75,11 +66,6 @@ class Basic(nn.Module):
         self.conv2, self.bn2 = _conv(inner, cout, 3, 1, padding), norm(cout)
         self.downsample = _shortcut(cin, cout, stride, norm)
 
-    @property
-    def step(self) -> Step:
-        stride = self.conv1.stride[0]
-        return Step(self, stride, 1 + stride)
-
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
@@ -99,11 +85,6 @@ class Bottleneck(nn.Module):
         self.conv2, self.bn2 = _conv(inner, inner, 3, s3, padding), norm(inner)
         self.conv3, self.bn3 = _conv(inner, cout, 1, 1, padding), norm(cout)
         self.downsample = _shortcut(cin, cout, stride, norm)
-
-    @property
-    def step(self) -> Step:
-        first, second = self.conv1.stride[0], self.conv2.stride[0]
-        return Step(self, first * second, first)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(_normed(self.conv1, self.bn1, x))
@@ -129,7 +110,7 @@ def residual_layer(
 
     Args: channels, stride, number of blocks; the others as `ResNetTrunk`'s.
     Raises:
-        ValueError: block, norm or padding is not one of those in `ResNetTrunk`.
+        InputError: block, norm or padding is not one of those in `ResNetTrunk`.
     Example:
         >>> residual_layer(8, 4, 16, 2, 3, block="bottleneck")(torch.zeros(1, 8, 7, 6)).shape
         torch.Size([1, 16, 4, 3])
@@ -158,7 +139,7 @@ class ResNetTrunk(nn.Module):
         padding: "zeros" (torchvision) or "symmetric" (official code), for 3x3 and 7x7 convolutions.
         stride_in_1x1: stride of a bottleneck on its first 1x1 instead of its 3x3.
     Raises:
-        ValueError: block, poolings, norm or padding is not one of those above.
+        InputError: block, poolings, norm or padding is not one of those above.
     Example:
         >>> ResNetTrunk(depths=(1, 1, 1)).eval()(torch.zeros(1, 3, 33, 48)).shape
         torch.Size([1, 1024, 3, 3])
@@ -209,19 +190,6 @@ class ResNetTrunk(nn.Module):
         """The trunk as a list of functions to call in turn: stem with pool, layer1, layer2, layer3."""
         return [self.pooled_stem, self.layer1, self.layer2, self.layer3]
 
-    @property
-    def steps(self) -> list[Step]:
-        """The trunk as a chain of the smallest parts whose reach is known."""
-        pool = [] if self.maxpool is None else [Step(self.maxpool, 2, 1)]
-        blocks = [block.step for layer in (self.layer1, self.layer2, self.layer3) for block in layer]
-        return [Step(self.stem, 2, self.conv1.kernel_size[0] // 2), *pool, *blocks]
-
-    @property
-    def tap_steps(self) -> list[int]:
-        """After how many steps the features of `taps` are there."""
-        pooled = 1 + (self.maxpool is not None)
-        return [1, *(pooled + n for n in accumulate(len(layer) for layer in (self.layer1, self.layer2, self.layer3)))]
-
     def forward(self, x: Tensor) -> Tensor:
         for stage in self.stages:
             x = stage(x)
@@ -249,7 +217,7 @@ class VGGTrunk(nn.Module):
         padding: "zeros" or "symmetric", as in `ResNetTrunk`.
         ceil: poolings round sizes up (Caffe's, and so the official MultiPathNet's), not down (torchvision's).
     Raises:
-        ValueError: padding is neither, or there are not five groups with a convolution each.
+        InputError: padding is neither, or there are not five groups with a convolution each.
     Example:
         >>> VGGTrunk()(torch.zeros(1, 3, 32, 48)).shape
         torch.Size([1, 512, 2, 3])
@@ -263,7 +231,7 @@ class VGGTrunk(nn.Module):
         super().__init__()
         make = _choose("padding", padding, {"zeros": nn.Conv2d, "symmetric": SymmetricConv2d})
         if len(widths) != 5 or not all(len(group) for group in widths):
-            raise ValueError(f"widths are {widths}; wanted five groups of convolutions, as in VGG_A")
+            raise InputError(f"widths are {widths}; wanted five groups of convolutions, as in VGG_A")
         layers: list[nn.Module] = []
         cin = 3
         for group in widths:
@@ -286,18 +254,6 @@ class VGGTrunk(nn.Module):
         cuts = [0, *(i + 1 for i, layer in enumerate(f) if isinstance(layer, nn.MaxPool2d)), len(f)]
         return [f[a:b] for a, b in pairwise(cuts)]
 
-    @property
-    def steps(self) -> list[Step]:
-        """As `ResNetTrunk.steps`."""
-        known = {nn.MaxPool2d: (2, 1), nn.ReLU: (1, 0)}
-        return [Step(layer, *known.get(type(layer), (1, 1))) for layer in self.features]
-
-    @property
-    def tap_steps(self) -> list[int]:
-        """As `ResNetTrunk.tap_steps`."""
-        ends = list(accumulate(len(stage) for stage in self.stages))
-        return [*ends[:3], ends[4]]
-
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)  # (B, 512, H/16, W/16)
 
@@ -319,5 +275,5 @@ class VGGTrunk(nn.Module):
 
 def _choose(what: str, name: str, options: Mapping):
     if name not in options:
-        raise ValueError(f"{what} is {name!r}; choose one of {', '.join(map(repr, options))}")
+        raise InputError(f"{what} is {name!r}; choose one of {', '.join(map(repr, options))}")
     return options[name]

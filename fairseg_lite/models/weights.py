@@ -8,6 +8,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_weight
 
+from fairseg_lite.errors import InputError
+
 
 def load_trunk_weights(trunk: nn.Module, source: str | Path) -> None:
     """Load ImageNet weights into a trunk by name; what belongs to later layers (layer4, classifier) is left aside.
@@ -17,11 +19,11 @@ def load_trunk_weights(trunk: nn.Module, source: str | Path) -> None:
         source: a torchvision name such as "ResNet50_Weights.IMAGENET1K_V2" (downloaded on first use), or a local
             `.safetensors` or `.pth` file with torchvision's parameter names.
     Raises:
-        ValueError: the file is missing, unreadable, or lacks a tensor of the trunk or has it in another shape.
+        InputError: the file is missing, unreadable, or lacks a tensor of the trunk or has it in another shape.
     Example:
         >>> load_trunk_weights(nn.Conv2d(3, 8, 3), "nowhere.pth")
         Traceback (most recent call last):
-        ValueError: trunk weights 'nowhere.pth': no such file, and no torchvision name like 'ResNet50_Weights.DEFAULT'
+        InputError: trunk weights 'nowhere.pth': no such file, and no torchvision name like 'ResNet50_Weights.DEFAULT'
 
     Lesson: 02.
     """
@@ -36,18 +38,18 @@ def copy_weights(module: nn.Module, weights: Mapping[str, Tensor], source: objec
         weights: name -> tensor of any float dtype, the names being the module's.
         source: where they come from, for the errors.
     Raises:
-        ValueError: a tensor of the module is not in the table, or has another shape there.
+        InputError: a tensor of the module is not in the table, or has another shape there.
     """
     wanted = module.state_dict()
     missing = [k for k in wanted if k not in weights and not k.endswith("num_batches_tracked")]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"trunk weights {str(source)!r}: {len(missing)} of {len(wanted)} tensors are missing, first {missing[0]!r}; "
             f"the names must be torchvision's for a {type(module).__name__}"
         )
     for k, v in wanted.items():
         if k in weights and weights[k].shape != v.shape:
-            raise ValueError(
+            raise InputError(
                 f"trunk weights {str(source)!r}: {k} has shape {tuple(weights[k].shape)}, the trunk wants {tuple(v.shape)}"
             )
     module.load_state_dict({k: weights.get(k, v).to(v.dtype) for k, v in wanted.items()})
@@ -59,21 +61,21 @@ def read_weights(source: str | Path) -> Mapping[str, Tensor]:
     Args:
         source: as in `load_trunk_weights`.
     Raises:
-        ValueError: the file is missing or unreadable, or the download failed.
+        InputError: the file is missing or unreadable, or the download failed.
     """
     path = Path(source)
     if path.suffix not in (".safetensors", ".pth", ".pt") or not path.is_file():
         try:
             return get_weight(str(source)).get_state_dict(progress=True)
         except (ValueError, KeyError, AttributeError):
-            raise ValueError(
+            raise InputError(
                 f"trunk weights {str(source)!r}: no such file, and no torchvision name like 'ResNet50_Weights.DEFAULT'"
             ) from None
         except OSError as error:
-            raise ValueError(f"trunk weights {str(source)!r}: download failed ({error}); try again, or give a file") from error
+            raise InputError(f"trunk weights {str(source)!r}: download failed ({error}); try again, or give a file") from error
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader has its own exceptions for a damaged file
-        raise ValueError(f"trunk weights {str(source)!r}: not a readable {path.suffix} file ({error})") from error
+        raise InputError(f"trunk weights {str(source)!r}: not a readable {path.suffix} file ({error})") from error

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.official.reader import Record
 
 WORDS = {
@@ -47,7 +48,7 @@ class Layer(NamedTuple):
     def number(self, name: str) -> int:
         value = self.record.fields.get(name, 0)
         if not isinstance(value, int):
-            raise ValueError(f"{self.path}: {name} is {value!r}; a whole number is wanted")
+            raise InputError(f"{self.path}: {name} is {value!r}; a whole number is wanted")
         return value
 
     def check(self, **wanted: float) -> None:
@@ -55,7 +56,7 @@ class Layer(NamedTuple):
         for name, value in wanted.items():
             found = self.record.fields.get(name)
             if not isinstance(found, int | float) or not math.isclose(found, value, rel_tol=1e-6):
-                raise ValueError(f"{self.path} ({self.record.name}): {name} is {found!r}, ours has {value:g}")
+                raise InputError(f"{self.path} ({self.record.name}): {name} is {found!r}, ours has {value:g}")
 
     def tensor(self, name: str) -> np.ndarray | None:
         value = self.record.fields.get(name)
@@ -65,9 +66,9 @@ class Layer(NamedTuple):
     def outputs(self) -> int:
         weight = self.tensor("weight")
         if weight is None or weight.ndim < 2:
-            raise ValueError(f"{self.path}: a {self.record.name} without a weight")
+            raise InputError(f"{self.path}: a {self.record.name} without a weight")
         if weight.shape[0] > LARGEST:
-            raise ValueError(f"{self.path}: a weight of shape {weight.shape}; at most {LARGEST} outputs are possible")
+            raise InputError(f"{self.path}: a weight of shape {weight.shape}; at most {LARGEST} outputs are possible")
         return weight.shape[0]
 
 
@@ -83,9 +84,9 @@ class Mapping:
         """The official tensor layer.field is our parameter `name`."""
         value = layer.tensor(field)
         if value is None:
-            raise ValueError(f"{layer.path}.{field} is missing; our {name} needs it")
+            raise InputError(f"{layer.path}.{field} is missing; our {name} needs it")
         if (id(layer.record), field) in self.used:
-            raise ValueError(f"{layer.path}.{field} would be used twice; is a module shared where it should not be?")
+            raise InputError(f"{layer.path}.{field} would be used twice; is a module shared where it should not be?")
         self.used.add((id(layer.record), field))
         self.state[name] = f"{layer.path}.{field}", value
 
@@ -115,7 +116,7 @@ class Mapping:
                 self.take(conv, "bias", f"{norm_name}.bias")
                 bias, scale = conv.tensor("bias"), affine.tensor("a")
                 if not bias.size == scale.size == shift.size:
-                    raise ValueError(f"{conv.path}: {bias.size} biases before a norm of {scale.size} channels ({affine.path})")
+                    raise InputError(f"{conv.path}: {bias.size} biases before a norm of {scale.size} channels ({affine.path})")
                 self.state[f"{norm_name}.bias"] = path, scale.reshape(-1) * bias.reshape(-1) + shift.reshape(-1)
         self.state[f"{norm_name}.running_mean"] = conv.path, np.zeros(channels, np.float32)
         self.state[f"{norm_name}.running_var"] = conv.path, np.ones(channels, np.float32)
@@ -124,21 +125,21 @@ class Mapping:
         """Put all numbers into a network without memory; each of its tensors gets one."""
         wanted, state = model.state_dict(), {}
         if odd := wanted.keys() ^ self.state.keys():
-            raise ValueError(f"the official file and our {type(model).__name__} differ in {', '.join(sorted(odd)[:5])}")
+            raise InputError(f"the official file and our {type(model).__name__} differ in {', '.join(sorted(odd)[:5])}")
         for name, (path, value) in self.state.items():
             shape = tuple(wanted[name].shape)
             fits = value.size == math.prod(shape) and (value.size == shape[0] or value.shape[0] == shape[0])
             if not fits:
-                raise ValueError(f"{path} has shape {value.shape}; it should be {shape}")
+                raise InputError(f"{path} has shape {value.shape}; it should be {shape}")
             state[name] = torch.from_numpy(np.array(value, np.float32).reshape(shape))
             if not state[name].isfinite().all():
-                raise ValueError(f"{path} holds numbers that are not finite")
+                raise InputError(f"{path} holds numbers that are not finite")
         for name, layer in self.layers.items():
             ours = model.get_submodule(name)
             if layer.word == "conv" and isinstance(ours, nn.Conv2d):
                 steps = layer.number("dH"), layer.number("dW")
                 if steps != ours.stride:
-                    raise ValueError(f"{layer.path} steps by {steps}; ours by {ours.stride}")
+                    raise InputError(f"{layer.path} steps by {steps}; ours by {ours.stride}")
         model.load_state_dict(state, assign=True)
 
 
@@ -148,22 +149,22 @@ def padding_of(convs: list[Layer]) -> str:
     for layer in convs:
         kernel, zeros = layer.number("kW"), layer.number("padW")
         if (layer.number("kH"), layer.number("padH")) != (kernel, zeros) or not 0 < kernel < 16:
-            raise ValueError(f"{layer.path}: a kernel of {layer.number('kH')} x {kernel}; a small square is wanted")
+            raise InputError(f"{layer.path}: a kernel of {layer.number('kH')} x {kernel}; a small square is wanted")
         if kernel > 1:
             ways.add({(0, kernel // 2): "symmetric", (kernel // 2, 0): "zeros"}.get((zeros, layer.mirrored), "odd"))
     if len(ways) != 1 or ways == {"odd"}:
-        raise ValueError(f"convolutions from {convs[0].path} on pad in the ways {', '.join(sorted(ways))}; one is wanted for all")
+        raise InputError(f"convolutions from {convs[0].path} on pad in the ways {', '.join(sorted(ways))}; one is wanted for all")
     return ways.pop()
 
 
 def modules(record: Any, path: str) -> list[Record]:
     """The modules of a container, in order."""
     if not isinstance(record, Record):
-        raise ValueError(f"{path} is {type(record).__name__}; a module is wanted")
+        raise InputError(f"{path} is {type(record).__name__}; a module is wanted")
     inside = record.fields.get("modules")
     found = [inside.get(i + 1) for i in range(len(inside))] if isinstance(inside, dict) else []
     if any(not isinstance(m, Record) for m in found):
-        raise ValueError(f"{path} ({record.name}) has modules that are none")
+        raise InputError(f"{path} ({record.name}) has modules that are none")
     return found
 
 
@@ -174,9 +175,9 @@ def chain(record: Any, path: str, above: tuple[set, int] | None = None) -> list[
     """
     met, depth = above or (set(), 0)
     if not isinstance(record, Record):
-        raise ValueError(f"{path} is {type(record).__name__}; a module is wanted")
+        raise InputError(f"{path} is {type(record).__name__}; a module is wanted")
     if id(record) in met or depth > DEEPEST:
-        raise ValueError(f"{path} ({record.name}) {'occurs twice' if id(record) in met else 'is nested too deep'}")
+        raise InputError(f"{path} ({record.name}) {'occurs twice' if id(record) in met else 'is nested too deep'}")
     met.add(id(record))
     if record.kind in SEQUENCES:
         layers, border = [], 0
@@ -190,16 +191,16 @@ def chain(record: Any, path: str, above: tuple[set, int] | None = None) -> list[
         return layers
     if record.kind in NEUTRAL:
         if record.fields.get("v2") is False:
-            raise ValueError(f"{path} is a Dropout of 2013, which also scales in evaluation (v2 is false); ours does not")
+            raise InputError(f"{path} is a Dropout of 2013, which also scales in evaluation (v2 is false); ours does not")
         return []
     if record.kind not in WORDS:
-        raise ValueError(f"{path} is a {record.name}; the official networks have none")
+        raise InputError(f"{path} is a {record.name}; the official networks have none")
     layer = Layer(path, WORDS[record.kind], record)
     if layer.word == "pool" and record.fields.get("kW") == 2:
         layer = layer._replace(word="halve")
     for name, value in FIXED.get(layer.word, {}).items():
         if name in record.fields and layer.number(name) != value:
-            raise ValueError(f"{path} ({record.name}): {name} is {layer.number(name)}, ours has {value}")
+            raise InputError(f"{path} ({record.name}): {name} is {layer.number(name)}, ours has {value}")
     return [layer]
 
 
@@ -208,7 +209,7 @@ def expect(record: Any, path: str, pattern: str) -> list[Layer]:
     layers = chain(record, path)
     words = " ".join(layer.word for layer in layers)
     if not re.fullmatch(pattern, words):
-        raise ValueError(f"{path} is made of [{words}]; the official one of [{pattern}]")
+        raise InputError(f"{path} is made of [{words}]; the official one of [{pattern}]")
     return layers
 
 

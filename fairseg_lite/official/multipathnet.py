@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import FOVEAL
 from fairseg_lite.models.multipathnet import BOX_REGION, levels_seen, multipathnet_resnet18, multipathnet_vgg16
 from fairseg_lite.official.modules import Layer, Mapping, chain, expect, modules, padding_of
@@ -32,13 +33,13 @@ def map_multipathnet(mapping: Mapping, found: Record) -> tuple[Callable, dict]:
     parts = [(m, f"m.{i}") for i, m in enumerate(modules(found, "m"), 1) if m.kind not in ("View", "ModeSwitch")]
     form = " ".join(m.kind for m, _ in parts)
     if not re.fullmatch(f"{ONE_REGION}|{REGIONS}", form):
-        raise ValueError(
+        raise InputError(
             f"m is made of {form.replace(' ', ', ')}; official are a pooled tower, or some for regions, heads and a norm of boxes"
         )
     pictures, *inside, heads, norm = parts
     images = modules(*pictures)
     if len(images) != 2:
-        raise ValueError(f"{pictures[1]} has {len(images)} branches; wanted pictures and boxes")
+        raise InputError(f"{pictures[1]} has {len(images)} branches; wanted pictures and boxes")
     trunk = images[0], f"{pictures[1]}.1"
     if len(inside) > 2 or inside[0][0].kind == "ParallelTable":
         build, kwargs = multipathnet_vgg16, _regions(mapping, trunk, inside)
@@ -53,14 +54,14 @@ def _heads(mapping: Mapping, heads: Part, norm: Part) -> dict:
     """Map classifiers, boxes and the norm of boxes."""
     both, norms = modules(*heads), [(i, m) for i, m in enumerate(modules(*norm), 1) if m.kind == "BBoxNorm"]
     if len(both) != 2 or len(norms) != 1:
-        raise ValueError(f"m: wanted classes and boxes in {heads[1]}, and one BBoxNorm at the end")
+        raise InputError(f"m: wanted classes and boxes in {heads[1]}, and one BBoxNorm at the end")
     classes = modules(both[0], f"{heads[1]}.1") if both[0].kind == "ConcatTable" else [both[0]]
     layer = None
     for i, head in enumerate(classes):
         (layer,) = expect(head, f"{heads[1]}.1.{i + 1}", "linear")
         mapping.weighted(layer, f"classes.{i}")
     if layer is None:
-        raise ValueError(f"{heads[1]}.1 has no classifier")
+        raise InputError(f"{heads[1]}.1 has no classifier")
     (boxes,) = expect(both[1], f"{heads[1]}.2", "linear")
     mapping.weighted(boxes, "boxes")
     ((i, record),) = norms
@@ -83,12 +84,12 @@ def _resnet(mapping: Mapping, trunk_at: Part, pooling: Part, tower_at: Part) -> 
     tower, convs = residual_stage(mapping, [layer for layer in forks if layer.word == "fork"], "regions.0.tower.layer4")
     cells = _pooling(Layer(pooling[1], "", pooling[0]), 16)
     if any(2 * mean.number(side) != cells["pooled"] for side in ("kW", "kH")):
-        raise ValueError(
+        raise InputError(
             f"{pooling[1]} pools {cells['pooled']} cells a side and {mean.path} takes the mean of {mean.number('kW')}; "
             "half are wanted"
         )
     if padding_of(convs) != padding or padding != "zeros" or tower.pop("early") or trunk["stride_in_1x1"]:
-        raise ValueError("m: another kind of ResNet than the official one (zeros as padding, strides in 3x3 convolutions)")
+        raise InputError("m: another kind of ResNet than the official one (zeros as padding, strides in 3x3 convolutions)")
     return {"foveal": False, "skip": False, **cells, "trunk": trunk, "conv5": {**tower, "eps": 0.0}}
 
 
@@ -111,28 +112,28 @@ def _regions(mapping: Mapping, trunk_at: Part, parts: list[Part]) -> dict:
     trunk = vgg_trunk(mapping, *trunk_at, skip=True)
     branches = modules(boxes, boxes_at)
     if len(branches) != 2:
-        raise ValueError(f"{boxes_at} has {len(branches)} branches; wanted features and boxes")
+        raise InputError(f"{boxes_at} has {len(branches)} branches; wanted features and boxes")
     expect(branches[1], f"{boxes_at}.2", "foveal swap")
     regions, own = modules(table, table_at), bool(parts_at)
     if len(regions) < 2 + own:
-        raise ValueError(f"{table_at} has {len(regions)} regions; at least {2 + own} are wanted")
+        raise InputError(f"{table_at} has {len(regions)} regions; at least {2 + own} are wanted")
     found = []
     for i, region in enumerate(regions):
         name = "box_region" if own and i == len(regions) - 1 else f"regions.{i}"
         found.append(_region(mapping, region, f"{table_at}.{i + 1}", name))
     factors, levels, forms = (list(column) for column in zip(*found, strict=True))
     if any(form != forms[0] for form in forms):
-        raise ValueError(f"{table_at}: its regions differ in more than their factors and levels, or pool in different ways")
+        raise InputError(f"{table_at}: its regions differ in more than their factors and levels, or pool in different ways")
     boxes_see, width = 3, forms[0]["tower"]["width"]
     if own:
         boxes_see = levels.pop()
         if (last := factors.pop()) != BOX_REGION:
-            raise ValueError(f"{table_at}.{len(regions)}, for the boxes, sees {last:g}x; ours sees {BOX_REGION:g}x")
+            raise InputError(f"{table_at}.{len(regions)}, for the boxes, sees {last:g}x; ours sees {BOX_REGION:g}x")
         _narrows(*parts_at, [len(factors) * width, width])
     sees = [way for way in ("text", "figure") if levels == [len(levels_seen(f, True, way)) for f in factors]]
     if not sees or boxes_see != 3:
         counts = ", ".join(map(str, levels)) + (f" levels, and the boxes' {boxes_see}" if own else " levels")
-        raise ValueError(
+        raise InputError(
             f"{table_at}: its regions see {counts}; official is 3 up to 1x, 2 up to 2x, 1 beyond, or 3, and the boxes' 3"
         )
     return {
@@ -147,12 +148,12 @@ def _region(mapping: Mapping, found: Any, path: str, name: str) -> tuple[float, 
     which = modules(boxes.record, boxes.path)[-1:]
     (select,) = expect(which[0] if which else None, f"{boxes.path}.2", "which")
     if not 1 <= (index := select.number("index")) <= len(FOVEAL):
-        raise ValueError(f"{select.path} takes region {index}; there are 1 to {len(FOVEAL)}")
+        raise InputError(f"{select.path} takes region {index}; there are 1 to {len(FOVEAL)}")
     select.check(dimension=1)
     mix[0].check(dimension=2)
     forms, levels = [], modules(pools.record, pools.path)
     if not 1 <= len(levels) <= 3:
-        raise ValueError(f"{pools.path} pools {len(levels)} levels; there are conv5, conv4 and conv3")
+        raise InputError(f"{pools.path} pools {len(levels)} levels; there are conv5, conv4 and conv3")
     for i, pool in enumerate(levels):  # conv5 first, in ours, too
         level, roi, scaled = expect(pool, f"{pools.path}.{i + 1}", "fork roi (normalise|times)")
         picked = modules(level.record, level.path)[:1]
@@ -162,13 +163,13 @@ def _region(mapping: Mapping, found: Any, path: str, name: str) -> tuple[float, 
             scaled.check(constant_scalar=(1, 1 / 30, 1 / 200)[i])
         forms.append({**_pooling(roi, 16 >> i), "normalise": scaled.word == "normalise"})
     if any(form != forms[0] for form in forms) or forms[0]["normalise"] != (len(mix) == 3):
-        raise ValueError(f"{path}: its levels must all be normalised and then multiplied, or none; and pooled alike")
+        raise InputError(f"{path}: its levels must all be normalised and then multiplied, or none; and pooled alike")
     mapping.weighted(mix[-1], f"{name}.mix.conv")
     form = {**forms[0], "mixed": mix[-1].outputs, "tower": _tower(mapping, [fc6, relu6, fc7, relu7], name)}
     if len(mix) == 3:
         scale = mix[1].record.fields.get("constant_scalar")
         if not isinstance(scale, int | float) or not 0 < scale < 1e6:
-            raise ValueError(f"{mix[1].path}: constant_scalar is {scale!r}; normalised levels are multiplied by 1000 or so")
+            raise InputError(f"{mix[1].path}: constant_scalar is {scale!r}; normalised levels are multiplied by 1000 or so")
         form["skip_scale"] = float(scale)
     return FOVEAL[index - 1], len(forms), form
 
@@ -181,4 +182,4 @@ def _narrows(at: Part, lengths: list[int]) -> None:
         part.check(dimension=2, index=start, length=length)
         start += length
     if len(modules(*at)) != 2:
-        raise ValueError(f"{at[1]} has {len(modules(*at))} parts; wanted the classes' and the boxes'")
+        raise InputError(f"{at[1]} has {len(modules(*at))} parts; wanted the classes' and the boxes'")

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.models.deepmask import deepmask_resnet50
 from fairseg_lite.models.sharpmask import sharpmask_resnet50
 from fairseg_lite.official.modules import Mapping, chain, expect, leftovers, modules, padding_of
@@ -52,7 +53,7 @@ def import_official(path: str | Path) -> Imported:
         Imported; its model's dtype is float32 whatever the file's is.
     Raises:
         Torch7Error: the file is damaged.
-        ValueError: another network, or tensors that are missing, left over, of another shape, or not finite.
+        InputError: another network, or tensors that are missing, left over, of another shape, or not finite.
     Source: official `DeepMask.lua`, `SharpMask.lua`. Lesson: 04.
     """
     return from_object(load(path))
@@ -71,9 +72,9 @@ def from_object(found: Any) -> Imported:
     elif kind == "Sequential" and [m.kind for m in modules(found, "m")[:1]] == ["ParallelTable"]:
         kind, (build, kwargs) = "MultiPathNet", map_multipathnet(mapping, found)
     else:
-        raise ValueError(f"the file holds a {kind}; wanted an official DeepMask, SharpMask or MultiPathNet")
+        raise InputError(f"the file holds a {kind}; wanted an official DeepMask, SharpMask or MultiPathNet")
     if unused := leftovers(found, mapping.used):
-        raise ValueError(f"{len(unused)} tensors have no place in a {kind}: {', '.join(unused[:5])}")
+        raise InputError(f"{len(unused)} tensors have no place in a {kind}: {', '.join(unused[:5])}")
     with torch.device("meta"):
         model = build(**kwargs)
     mapping.fill(model)
@@ -99,14 +100,14 @@ def _deepmask(mapping: Mapping, found: Record, config: dict, mask: str, prefix: 
     mask_size, patch_size = math.isqrt(masks[0].outputs), 16 * grid
     for what, ours in (("iSz", patch_size), ("oSz", mask_size)):
         if config.get(what, ours) != ours:
-            raise ValueError(f"config.{what} is {config[what]}, but the network's tensors are made for {ours}")
+            raise InputError(f"config.{what} is {config[what]}, but the network's tensors are made for {ours}")
     target = masks[-1].number("owidth") if masks[-1].word == "resize" else 0
     target = target or (config.get("gSz") if prefix == "" else 0) or 2 * mask_size
     if not isinstance(target, int) or not 0 < target <= 2 * patch_size:
-        raise ValueError(f"the mask's target has {target} px a side; a patch has {patch_size}")
+        raise InputError(f"the mask's target has {target} px a side; a patch has {patch_size}")
     crop = [m.fields.get("pad_l") for m in modules(found.fields["trunk"], "trunk") if m.kind == "SpatialZeroPadding"]
     if any(not isinstance(c, int) or not -8 < c < 0 for c in crop):
-        raise ValueError(f"trunk: a border of {crop} cells is cut off; 1 to 7 are possible")
+        raise InputError(f"trunk: a border of {crop} cells is cut off; 1 to 7 are possible")
     return {
         "padding": padding, "stride_in_1x1": trunk.pop("stride_in_1x1"), "trunk": trunk, "patch_size": patch_size,
         "context": 32 * -sum(crop) or 32, "mask_size": mask_size, "target_size": target, "features": features,
@@ -122,7 +123,7 @@ def _sharpmask(mapping: Mapping, found: Record, config: dict) -> dict:
     deepmask = _deepmask(mapping, found, config, "maskBranchDM", "deepmask.")
     tables = {name: found.fields.get(name) for name in ("refs", "neths", "netvs")}
     if not all(isinstance(t, dict) for t in tables.values()):
-        raise ValueError(f"a SharpMask without {', '.join(k for k, t in tables.items() if not isinstance(t, dict))}")
+        raise InputError(f"a SharpMask without {', '.join(k for k, t in tables.items() if not isinstance(t, dict))}")
     (first,) = expect(tables["netvs"].get(0), "netvs.0", "linear")
     mapping.weighted(first, "first")
     convs = []

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fairseg_lite.data.patches import PatchSpec, Window, crop_mask
 from fairseg_lite.data.scenes import SceneDataset, Subset
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.masks import polygons_to_mask
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
 from fairseg_lite.geometry.resample import scale_weights
@@ -56,7 +57,7 @@ class OfficialRules:
         jitter: move and scale mask samples; mirror all samples.
         label_shift: copy the official fault that mask labels lie one pixel of the picture too far right and down.
     Raises:
-        ValueError: no picture has an object.
+        InputError: no picture has an object.
     Source: official `DataSampler.lua`. Lesson: 01.
     """
 
@@ -82,7 +83,7 @@ class OfficialRules:
             at.append(((x1 + x2) / 2 * s, (y1 + y2) / 2 * s, row))
         self.pictures = list(self.centres)
         if not self.pictures:
-            raise ValueError(f"no object in {len(dataset)} pictures; score samples are drawn around objects")
+            raise InputError(f"no object in {len(dataset)} pictures; score samples are drawn around objects")
 
     def samples(self, g: Draws, step: int, positives: int, negatives: int) -> list[Sample]:
         """What a batch holds, mirrored or not, and normalised."""

@@ -11,12 +11,14 @@ from collections.abc import Generator
 
 import numpy as np
 
+from fairseg_lite.errors import InputError
+
 ELEMENTS = {
     "Byte": "u1", "Char": "i1", "Short": "<i2", "Int": "<i4", "Long": "<i8", "Float": "<f4", "Double": "<f8", "Half": "<f2",
 }  # fmt: skip
 
 
-class Torch7Error(ValueError):
+class Torch7Error(InputError):
     """The file is no whole Torch7 file; `offset` is the byte where that shows."""
 
     def __init__(self, problem: str, offset: int):
@@ -31,7 +33,7 @@ class Binary:
 
     def __init__(self, data: bytes | mmap.mmap, long_size: int):
         if long_size not in (4, 8):
-            raise ValueError(f"long_size is {long_size}; a C long has 4 or 8 bytes")
+            raise InputError(f"long_size is {long_size}; a C long has 4 or 8 bytes")
         self.data, self.at, self.long_size, self.longs = data, 0, long_size, 0
 
     @property

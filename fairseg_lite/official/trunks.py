@@ -6,6 +6,7 @@ What differs from file to file (depth, widths, padding, strides, rounding of poo
 from itertools import groupby
 from typing import Any
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.official.modules import Layer, Mapping, expect, modules, padding_of
 
 
@@ -17,11 +18,11 @@ def residual_trunk(mapping: Mapping, found: Any, path: str, prefix: str, end: st
     forks = [layer for layer in layers if layer.word == "fork"]
     stages = [list(group) for _, group in groupby(forks, key=lambda fork: fork.path.rsplit(".", 2)[0])]
     if len(stages) != 3:
-        raise ValueError(f"{path}: {len(stages)} stages of residual blocks; three are wanted (official trunks end with conv4)")
+        raise InputError(f"{path}: {len(stages)} stages of residual blocks; three are wanted (official trunks end with conv4)")
     found = [residual_stage(mapping, stage, f"{prefix}layer{i}") for i, stage in enumerate(stages, 1)]
     forms, convs = [form for form, _ in found], [stem, *(conv for _, convs in found for conv in convs)]
     if len({form["block"] for form in forms}) != 1:
-        raise ValueError(f"{path}: its stages have blocks of different kinds")
+        raise InputError(f"{path}: its stages have blocks of different kinds")
     trunk = {name: [form[key] for form in forms] for name, key in (("depths", "depth"), ("inner", "inner"), ("out", "width"))}
     trunk |= {"block": forms[0]["block"], "stem": [stem.number("kW"), stem.outputs], "eps": 0.0}
     trunk |= {"stem_pool": any(layer.word == "pool" for layer in layers), "stride_in_1x1": any(form["early"] for form in forms)}
@@ -34,7 +35,7 @@ def residual_stage(mapping: Mapping, forks: list[Layer], name: str) -> tuple[dic
     for b, fork in enumerate(forks):
         branches = modules(fork.record, fork.path)
         if len(branches) != 2:
-            raise ValueError(f"{fork.path}: {len(branches)} branches; a residual block has two")
+            raise InputError(f"{fork.path}: {len(branches)} branches; a residual block has two")
         body = expect(branches[0], f"{fork.path}.1", "conv (affine )?relu conv( affine)?( relu conv( affine)?)?")
         shortcut = expect(branches[1], f"{fork.path}.2", "(conv( affine)?)?")
         for i, (conv, affine) in enumerate(pairs := _pairs(body), 1):
@@ -45,7 +46,7 @@ def residual_stage(mapping: Mapping, forks: list[Layer], name: str) -> tuple[dic
         forms.append((len(pairs), first.outputs, last.outputs))
         convs += [conv for conv, _ in pairs]
     if len(set(forms)) != 1:
-        raise ValueError(f"{forks[0].path}: the residual blocks of this stage differ in their widths")
+        raise InputError(f"{forks[0].path}: the residual blocks of this stage differ in their widths")
     count, inner, width = forms[0]
     block = {2: "basic", 3: "bottleneck"}[count]
     early = block == "bottleneck" and convs[0].number("dW") > 1
@@ -76,7 +77,7 @@ def vgg_trunk(mapping: Mapping, found: Any, path: str, skip: bool) -> dict:
             mapping.weighted(layer, f"trunk.features.{i}")
             groups[-1].append(layer)
     if len(rounding := {bool(layer.number("ceil_mode")) for layer in halves}) != 1:
-        raise ValueError(f"{path}: some poolings round sizes up and some down; one is wanted for all")
+        raise InputError(f"{path}: some poolings round sizes up and some down; one is wanted for all")
     convs = [conv for group in groups for conv in group]
     return {"widths": [[c.outputs for c in group] for group in groups], "padding": padding_of(convs), "ceil": rounding.pop()}
 
@@ -85,6 +86,6 @@ def _fork(layer: Layer) -> tuple[tuple[Any, str], tuple[Any, str]]:
     """The two branches of a fork, of which the second passes on what comes in; each with its path."""
     branches = modules(layer.record, layer.path)
     if len(branches) != 2:
-        raise ValueError(f"{layer.path}: {len(branches)} branches; two are wanted, and the second changes nothing")
+        raise InputError(f"{layer.path}: {len(branches)} branches; two are wanted, and the second changes nothing")
     expect(branches[1], f"{layer.path}.2", "")
     return (branches[0], f"{layer.path}.1"), (branches[1], f"{layer.path}.2")

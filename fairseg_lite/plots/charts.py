@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.plots.style import BLACK, CYCLE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, finish, rgb
 
 STOPS = ("picture", "trunk", "DeepMask", "SharpMask", "MultiPathNet", "named masks")
@@ -77,7 +78,7 @@ def boundary_curve(
     Returns:
         A figure, widths on a logarithmic axis.
     Raises:
-        ValueError: no line, a line without a width, runs of unlike widths, or a `whole` of no line.
+        InputError: no line, a line without a width, runs of unlike widths, or a `whole` of no line.
     Example:
         >>> figure = boundary_curve({"DeepMask": {1: 0.4, 2: 0.5, 4: 0.6}, "SharpMask": [{1: 0.6, 2: 0.7}, {1: 0.7, 2: 0.8}]})
         >>> [line.get_ydata().round(2).tolist() for line in figure.axes[0].lines]
@@ -87,16 +88,16 @@ def boundary_curve(
     """
     runs = {name: [values] if isinstance(values, Mapping) else list(values) for name, values in lines.items()}
     if not runs or not all(runs.values()) or not all(run for several in runs.values() for run in several):
-        raise ValueError(
+        raise InputError(
             f"lines {list(lines)} hold nothing to draw; wanted {{name: {{width: IoU}}}} with a width or more in each"
         )
     if unknown := set(whole or {}) - set(runs):
-        raise ValueError(f"whole names {sorted(unknown)}, but the lines are {list(runs)}")
+        raise InputError(f"whole names {sorted(unknown)}, but the lines are {list(runs)}")
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     for i, (name, several) in enumerate(runs.items()):
         widths, colour = sorted(several[0]), CYCLE[i % len(CYCLE)]
         if any(sorted(run) != widths for run in several):
-            raise ValueError(
+            raise InputError(
                 f"runs of {name!r} have unlike widths: {[sorted(run) for run in several]}; measure all in the same bands"
             )
         values = np.array([[run[d] for d in widths] for run in several])
@@ -124,7 +125,7 @@ def ablation(
         rows: by name the value of each run.
         y, title, size: as for the others here.
     Raises:
-        ValueError: no row, or one without a run.
+        InputError: no row, or one without a run.
     Example:
         >>> figure = ablation({"without": [40.0, 41.0], "with": [43.0, 42.0]})
         >>> float(figure.axes[0].lines[0].get_ydata()[0])  # the first variant's mean
@@ -133,7 +134,7 @@ def ablation(
     Lesson: 10.
     """
     if not rows or not all(len(values) for values in rows.values()):
-        raise ValueError(f"rows are { ({k: len(v) for k, v in rows.items()}) } runs; wanted at least one row, and a run in each")
+        raise InputError(f"rows are { ({k: len(v) for k, v in rows.items()}) } runs; wanted at least one row, and a run in each")
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     axis.axhline(np.mean(next(iter(rows.values()))), color="#777777", linestyle="--", linewidth=1.2)
     for i, values in enumerate(rows.values()):
@@ -159,7 +160,7 @@ def precision_curve(
         title: above.
         size: of the figure, inches.
     Raises:
-        ValueError: no line, a line without a threshold, or runs of unlike thresholds.
+        InputError: no line, a line without a threshold, or runs of unlike thresholds.
     Example:
         >>> figure = precision_curve({"one": {0.5: 0.6, 0.75: 0.4}, "three": [{0.5: 0.5, 0.75: 0.2}, {0.5: 0.7, 0.75: 0.4}]})
         >>> [line.get_ydata().round(2).tolist() for line in figure.axes[0].lines]
@@ -169,12 +170,12 @@ def precision_curve(
     """
     runs = {name: [values] if isinstance(values, Mapping) else list(values) for name, values in lines.items()}
     if not runs or not all(runs.values()) or not all(run for several in runs.values() for run in several):
-        raise ValueError(f"lines {list(lines)} hold nothing to draw; wanted {{name: {{IoU threshold: AP}}}}, as by_threshold")
+        raise InputError(f"lines {list(lines)} hold nothing to draw; wanted {{name: {{IoU threshold: AP}}}}, as by_threshold")
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     for i, (name, several) in enumerate(runs.items()):
         at, colour = sorted(several[0]), CYCLE[i % len(CYCLE)]
         if any(sorted(run) != at for run in several):
-            raise ValueError(f"runs of {name!r} have unlike thresholds: {[sorted(run) for run in several]}; measure all alike")
+            raise InputError(f"runs of {name!r} have unlike thresholds: {[sorted(run) for run in several]}; measure all alike")
         values = np.array([[run[t] for t in at] for run in several])
         axis.plot(at, values.mean(0), color=colour, marker="osD^vPX*"[i % 8], markersize=6, label=name)
         if len(several) > 1:
@@ -194,7 +195,7 @@ def confusion_table(table: np.ndarray, names: Sequence[str], *, title: str = "")
         names: K categories.
         title: above.
     Raises:
-        ValueError: another shape.
+        InputError: another shape.
     Example:
         >>> figure = confusion_table(np.array([[8, 1, 1], [0, 5, 2], [3, 0, 0]]), ["cat", "dog"])
         >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -204,7 +205,7 @@ def confusion_table(table: np.ndarray, names: Sequence[str], *, title: str = "")
     """
     n = len(names) + 1
     if table.shape != (n, n):
-        raise ValueError(f"table has shape {tuple(table.shape)} for {n - 1} names; wanted ({n}, {n}): background and missed, too")
+        raise InputError(f"table has shape {tuple(table.shape)} for {n - 1} names; wanted ({n}, {n}): background and missed, too")
     figure, axis = plt.subplots(figsize=(2.2 + 0.62 * n, 1.6 + 0.42 * n), layout="constrained")
     shares = table / table.sum(1, keepdims=True).clip(min=1)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
@@ -223,10 +224,10 @@ def pipeline_map(lit: str) -> Figure:
     """The course's map: the way of a picture, with today's stop lit.
 
     Raises:
-        ValueError: lit is not a stop.
+        InputError: lit is not a stop.
     """
     if lit not in STOPS:
-        raise ValueError(f"lit is {lit!r}; the stops are {', '.join(STOPS)}")
+        raise InputError(f"lit is {lit!r}; the stops are {', '.join(STOPS)}")
     carried = ("pixels", "features", "coarse masks\n+ scores", "sharp masks", "names + boxes")
     figure, axis = plt.subplots(figsize=(11, 1.5))
     for i, stop in enumerate(STOPS):

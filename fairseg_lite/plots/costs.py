@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.plots.style import BLACK, BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, finish, rgb
 
 STAGES = {  # of `propose`, in their order
@@ -23,7 +24,7 @@ def stages(seconds: Mapping[str, Mapping[str, float]], *, x: str = "milliseconds
         x: label of the axis.
         title: above.
     Raises:
-        ValueError: nothing to draw.
+        InputError: nothing to draw.
     Example:
         >>> figure = stages({"coarse": {"trunk": 0.03}, "sharp": {"trunk": 0.03, "masks": 0.06}})
         >>> [round(bar.get_width()) for bar in figure.axes[0].patches]
@@ -32,7 +33,7 @@ def stages(seconds: Mapping[str, Mapping[str, float]], *, x: str = "milliseconds
     Lesson: 07.
     """
     if not seconds or not all(sum(run.values()) > 0 for run in seconds.values()):
-        raise ValueError(f"seconds hold a run without a stage to draw: {dict(seconds)}; wanted {{run: {{stage: seconds}}}}")
+        raise InputError(f"seconds hold a run without a stage to draw: {dict(seconds)}; wanted {{run: {{stage: seconds}}}}")
     unknown = [s for run in seconds.values() for s in run if s not in STAGES]
     colours = STAGES | {s: CYCLE[i % len(CYCLE)] for i, s in enumerate(dict.fromkeys(unknown))}
     figure, axis = plt.subplots(figsize=(10, 1.1 + 0.62 * len(seconds)), layout="constrained")
@@ -68,7 +69,7 @@ def tradeoff(
         joined: draw a line through the points of a name.
         size: of the figure, inches.
     Raises:
-        ValueError: nothing to draw.
+        InputError: nothing to draw.
     Example:
         >>> figure = tradeoff({"DeepMask": [(0.1, 0.4, "10"), (0.2, 0.5, "100")]}, x="seconds", y="AR")
         >>> [text.get_text() for text in figure.axes[0].texts]
@@ -77,7 +78,7 @@ def tradeoff(
     Lesson: 07.
     """
     if not lines or not all(lines.values()):
-        raise ValueError(f"lines {list(lines)} hold no point to draw; wanted {{name: [(cost, gain, label), ...]}}")
+        raise InputError(f"lines {list(lines)} hold no point to draw; wanted {{name: [(cost, gain, label), ...]}}")
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     for i, (name, points) in enumerate(lines.items()):
         colour, xs, ys = CYCLE[i % len(CYCLE)], [p[0] for p in points], [p[1] for p in points]

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
 from fairseg_lite.plots.style import BLACK, BLUE, CYCLE, GREEN, ORANGE, VERMILLION, finish, rgb
 
@@ -102,7 +103,7 @@ def grid(
         title: above all.
     """
     if not len(images):
-        raise ValueError("no picture to show; give at least one")
+        raise InputError("no picture to show; give at least one")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     ratio = images[0].shape[0] / images[0].shape[1]
@@ -262,7 +263,7 @@ def box_close_ups(
         columns: cut-outs in a row.
         side: inches of a cut-out.
     Raises:
-        ValueError: not as many images as boxes and as truths.
+        InputError: not as many images as boxes and as truths.
     Example:
         >>> figure = box_close_ups([np.zeros((50, 60, 3), np.uint8)], np.array([[10, 10, 30, 40]]), np.array([[12, 14, 30, 40]]))
         >>> [int(r.get_width()) for r in figure.axes[0].patches]  # each on a white one
@@ -271,7 +272,7 @@ def box_close_ups(
     Lesson: 10.
     """
     if not len(images) == len(truths) == len(boxes):
-        raise ValueError(f"{len(images)} pictures, {len(truths)} true boxes and {len(boxes)} others; wanted one of each")
+        raise InputError(f"{len(images)} pictures, {len(truths)} true boxes and {len(boxes)} others; wanted one of each")
     figure = grid(images, titles, columns=columns, side=side)
     for axis, image, *pair in zip(figure.axes, images, truths, boxes, strict=False):
         axis.images[0].set_extent((0, image.shape[1], image.shape[0], 0))

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.models.checkpoints import load_tensors, load_weights, save_tensors
 
 
@@ -89,7 +90,7 @@ def bf16_is_faster(device: torch.device | str = "cpu") -> bool:
 def wants_bf16(precision: str, device: torch.device | str) -> bool:
     """What "fp32", "bf16" or "auto" (`bf16_is_faster`) comes to on a device; ValueError for another word."""
     if precision not in ("fp32", "bf16", "auto"):
-        raise ValueError(f"precision is {precision!r}; choose 'fp32', 'bf16' or 'auto'")
+        raise InputError(f"precision is {precision!r}; choose 'fp32', 'bf16' or 'auto'")
     return precision == "bf16" or (precision == "auto" and bf16_is_faster(device))
 
 
@@ -118,13 +119,13 @@ def fit(
     Returns:
         History of the logged steps, earlier ones included; `finished` is False after Ctrl-C (the checkpoint is kept).
     Raises:
-        ValueError: a loss that is not finite, a folder that holds a run already or another network's, an unknown option.
+        InputError: a loss that is not finite, a folder that holds a run already or another network's, an unknown option.
     Source: DeepMask section 3.3 for the numbers of `FitConfig`. Lesson: 03.
     """
     device = next(model.parameters()).device
     bf16 = wants_bf16(config.precision, device)
     if len(config.milestones) != len(config.factors):
-        raise ValueError(f"{len(config.milestones)} milestones and {len(config.factors)} factors; wanted one for each")
+        raise InputError(f"{len(config.milestones)} milestones and {len(config.factors)} factors; wanted one for each")
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
@@ -147,7 +148,7 @@ def fit(
             if not math.isfinite(values["loss"]):
                 kept = "no checkpoint was asked for" if out is None else f"the last good checkpoint is in {str(out)!r}"
                 parts = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
-                raise ValueError(f"loss is not finite at step {step} ({parts}); lower lr (now {lr:.3g}) or set clip; {kept}")
+                raise InputError(f"loss is not finite at step {step} ({parts}); lower lr (now {lr:.3g}) or set clip; {kept}")
             optimizer.zero_grad(set_to_none=True)
             losses["loss"].backward()
             if config.clip is not None:
@@ -179,12 +180,12 @@ def _optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
             decay = config.weight_decay if p.ndim > 1 else 0.0
             groups.append({"params": [p], "scale": scale, "weight_decay": decay})
     if not groups:
-        raise ValueError("no parameter of the network wants a gradient; unfreeze a part of it")
+        raise InputError("no parameter of the network wants a gradient; unfreeze a part of it")
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    raise ValueError(f"optimizer is {config.optimizer!r}; choose 'adamw' or 'sgd'")
+    raise InputError(f"optimizer is {config.optimizer!r}; choose 'adamw' or 'sgd'")
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, config: FitConfig, step: int) -> float:
@@ -194,7 +195,7 @@ def _set_lr(optimizer: torch.optim.Optimizer, config: FitConfig, step: int) -> f
     elif config.schedule == "step":
         lr *= (1.0, *config.factors)[sum(step >= m for m in config.milestones)]
     elif config.schedule != "constant":
-        raise ValueError(f"schedule is {config.schedule!r}; choose 'cosine', 'step' or 'constant'")
+        raise InputError(f"schedule is {config.schedule!r}; choose 'cosine', 'step' or 'constant'")
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
     return lr
@@ -250,7 +251,7 @@ def _open_run(out: Path | None, model: nn.Module, optimizer: torch.optim.Optimiz
             (out / "log.jsonl").unlink()  # a run that died before its first checkpoint
         return [], 0
     if not resume:
-        raise ValueError(f"{str(out)!r} holds a run already; resume it, or choose another folder")
+        raise InputError(f"{str(out)!r} holds a run already; resume it, or choose another folder")
     tensors, header = load_tensors(out / "state.safetensors")
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     load_weights(model, weights, out / "state.safetensors")
@@ -285,4 +286,4 @@ def _log(out: Path | None, row: dict) -> None:
         with open(out / "log.jsonl", "a") as f:
             f.write(json.dumps(row) + "\n")
     except OSError as error:
-        raise ValueError(f"cannot write the log in {str(out)!r}: {error}; the last checkpoint there is whole") from error
+        raise InputError(f"cannot write the log in {str(out)!r}: {error}; the last checkpoint there is whole") from error

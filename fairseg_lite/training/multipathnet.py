@@ -16,6 +16,7 @@ from torch import Tensor
 from fairseg_lite.data.results import Boxes
 from fairseg_lite.data.rois import RoiBatch, RoiSampler, delta_statistics
 from fairseg_lite.data.scenes import SceneCache, SceneDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.models.checkpoints import load_tensors, save_model
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipath_losses import multipath_loss
@@ -138,14 +139,14 @@ def build_multipathnet(
         trunk_from: a tiny DeepMask to begin from (tiny only).
         trunk_weights: ImageNet weights (all but tiny).
     Raises:
-        ValueError: an unknown model, or weights it has no use for.
+        InputError: an unknown model, or weights it has no use for.
     """
     if recipe.model not in MODELS:
-        raise ValueError(f"model {recipe.model!r} is unknown; choose one of {', '.join(MODELS)}")
+        raise InputError(f"model {recipe.model!r} is unknown; choose one of {', '.join(MODELS)}")
     tiny = recipe.model == "multipathnet_tiny"
     if (trunk_weights if tiny else trunk_from) is not None:
         what, instead = ("trunk_weights", "trunk_from") if tiny else ("trunk_from", "trunk_weights")
-        raise ValueError(f"{recipe.model} takes no {what}; give {instead}, or choose another model")
+        raise InputError(f"{recipe.model} takes no {what}; give {instead}, or choose another model")
     kwargs = {"num_classes": num_classes, **recipe.options}
     start: dict = {} if trunk_weights is None else {"trunk_weights": trunk_weights}
     if tiny:  # a trunk that begins with random numbers needs batch norm
@@ -160,7 +161,7 @@ def _begun(state: Path, recipe: MultiPathRecipe, num_classes: int) -> tuple[Mult
     header = load_tensors(state)[1]
     kwargs = header.get("kwargs", {})
     if header.get("model") != recipe.model or kwargs.get("num_classes") != num_classes:
-        raise ValueError(
+        raise InputError(
             f"{str(state)!r} holds a run of {header.get('model')} with {kwargs.get('num_classes')} categories, this is "
             f"{recipe.model} with {num_classes}; resume with the run's own data and recipe, or choose another folder"
         )
@@ -197,11 +198,11 @@ def train_multipathnet(
         The network in evaluation mode, and its history. The network's `header` holds what a checkpoint's does: categories,
         category_ids, and as "dropped" how many proposals of the pictures seen were left out, and why.
     Raises:
-        ValueError: no category, no object, proposals of other pictures, or from `fit` and the disk.
+        InputError: no category, no object, proposals of other pictures, or from `fit` and the disk.
     Source: MultiPath section 4.1. Lesson: 08.
     """
     if not dataset.categories:
-        raise ValueError("the data set has no category; MultiPathNet needs at least one to name")
+        raise InputError("the data set has no category; MultiPathNet needs at least one to name")
     state = None if out is None else Path(out) / "state.safetensors"
     going_on = resume and state is not None and state.exists()
     if going_on:

@@ -7,6 +7,7 @@ from tqdm.auto import tqdm
 
 from fairseg_lite.data.results import Boxes, load_boxes, save_boxes
 from fairseg_lite.data.scenes import SceneDataset, image_ids
+from fairseg_lite.errors import InputError
 from fairseg_lite.inference.propose import prepare, propose
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
@@ -38,7 +39,7 @@ def make_proposals(
     Returns:
         Boxes by picture id, those of this data set's first pictures only.
     Raises:
-        ValueError: no proposal in any picture, or a file that is damaged or cannot be written.
+        InputError: no proposal in any picture, or a file that is damaged or cannot be written.
     Lesson: 08.
     """
     path, ids = Path(path), image_ids(dataset)[:pictures]
@@ -59,6 +60,6 @@ def make_proposals(
         if since:
             save_boxes(path, found)
     if not found:
-        raise ValueError(f"{type(model).__name__} found nothing in {len(ids)} pictures; train it longer, or take another")
+        raise InputError(f"{type(model).__name__} found nothing in {len(ids)} pictures; train it longer, or take another")
     found = load_boxes(path)  # as rounded in the file: the same at every call
     return {key: found[key] for key in ids if key in found}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fairseg_lite.data.patches import PatchBatch, PatchSampler
 from fairseg_lite.data.scenes import SceneDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.patches import patch_masks, patch_spec, trained_padding
 from fairseg_lite.models.checkpoints import save_model
 from fairseg_lite.models.deepmask import MODELS, DeepMask
@@ -95,13 +96,13 @@ def freeze_stages(model: DeepMask, stages: int) -> None:
     """Fix the weights of the trunk's first stages (1: the stem, 2: and layer1, ...).
 
     Raises:
-        ValueError: the trunk has fewer stages.
+        InputError: the trunk has fewer stages.
     """
     if not 0 <= stages <= len(model.trunk.stages):
-        raise ValueError(f"freeze is {stages}; this trunk has {len(model.trunk.stages)} stages")
+        raise InputError(f"freeze is {stages}; this trunk has {len(model.trunk.stages)} stages")
     names = ["conv1", "bn1", "layer1", "layer2", "layer3"]
     if stages and not hasattr(model.trunk, "conv1"):
-        raise ValueError(f"freeze is {stages}; only a ResNet trunk can be frozen by stages")
+        raise InputError(f"freeze is {stages}; only a ResNet trunk can be frozen by stages")
     for name in names[: stages + 1] if stages else []:
         getattr(model.trunk, name).requires_grad_(False)
 
@@ -149,7 +150,7 @@ def train_deepmask(
     Returns:
         The network in evaluation mode, and its history.
     Raises:
-        ValueError: from the sampler (no usable object), from `fit` (loss not finite) or from the disk.
+        InputError: from the sampler (no usable object), from `fit` (loss not finite) or from the disk.
     Source: DeepMask section 3.3. Lesson: 03.
     """
     kwargs = {**recipe.options, **(model_kwargs or {})}
@@ -240,7 +241,7 @@ def patch_report(
     Returns:
         PatchReport.
     Raises:
-        ValueError: no usable instance.
+        InputError: no usable instance.
     Lesson: 03.
     """
     device, padding = next(model.parameters()).device, padding or trained_padding(model)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from fairseg_lite.data.scenes import SceneDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import MODELS, SharpMask
 from fairseg_lite.training.fit import FitConfig, History
@@ -83,16 +84,16 @@ def train_sharpmask(
     Returns:
         The network in evaluation mode, and its history.
     Raises:
-        ValueError: as `train_deepmask`; or a DeepMask that is not the one the recipe's network is built on.
+        InputError: as `train_deepmask`; or a DeepMask that is not the one the recipe's network is built on.
     Source: SharpMask section 3.2. Lesson: 06.
     """
     header, refinement = getattr(deepmask, "header", {}), {**recipe.options, **(refinement or {})}
     base = recipe.model.replace("sharpmask", "deepmask")
     if not isinstance(deepmask, DeepMask) or header.get("model", base) != base:
         held = header.get("model", type(deepmask).__name__)
-        raise ValueError(f"recipe trains {recipe.model}, which is built on a {base}; this is a {held}: choose the other's recipe")
+        raise InputError(f"recipe trains {recipe.model}, which is built on a {base}; this is a {held}: choose the other's recipe")
     if recipe.end_to_end and not recipe.negatives:
-        raise ValueError("end_to_end without negatives: the score would learn to say yes always; set negatives above 0")
+        raise InputError("end_to_end without negatives: the score would learn to say yes always; set negatives above 0")
     torch.manual_seed(recipe.fit.seed)
     model = MODELS[recipe.model](deepmask=deepmask, **refinement).freeze(not recipe.end_to_end).to(device)
     kwargs = {"deepmask": header.get("kwargs", {}), **refinement}

@@ -10,8 +10,8 @@ from torch import nn
 
 from fairseg_lite.cli import main
 from fairseg_lite.data.download import COCO
+from fairseg_lite.models import checkpoints
 from fairseg_lite.models.checkpoints import save_tensors
-from fairseg_lite.training import checkpoints
 
 QUICK = ("--steps", 2, "--batch", 4)
 

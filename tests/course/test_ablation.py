@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fairseg_lite.course import ablation
 from fairseg_lite.course.ablation import TABLE_1, Result, Row, ablate, measure, results_in, summary, table
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.models.multipathnet import multipathnet_tiny
-from fairseg_lite.training import ablation
 from tests.data.test_rois import around
 from tests.training.test_multipathnet import quick
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fairseg_lite import study
+from fairseg_lite.course import study
 from fairseg_lite.models.deepmask import deepmask_tiny
 from fairseg_lite.models.heads import HEADS
 

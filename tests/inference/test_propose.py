@@ -2,7 +2,6 @@
 
 import json
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from fairseg_lite.geometry.masks import mask_to_box, paste_masks, rle_encode
 from fairseg_lite.inference.propose import Proposals, best_windows, load_results, paste_rle, propose
 from fairseg_lite.inference.pyramid import Level, on_canvas, prepare, pyramid, resized
 from fairseg_lite.models.deepmask import DenseFeatures, deepmask_tiny, deepmask_vgg_a
-from fairseg_lite.models.trunks import Step
 
 
 class Spotlight(nn.Module):
@@ -27,12 +25,7 @@ class Spotlight(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.seen: list = []
 
-    @property
-    def trunk(self):
-        """Its features are the picture's pixels."""
-        return SimpleNamespace(steps=[Step(lambda x: x, stride=1, reach=0)])
-
-    def heads(self, canvas, timer=nullcontext):
+    def dense(self, canvas, timer=nullcontext):
         self.seen.append(tuple(canvas.shape[-2:]))
         h, w = (-(-n // 16) - 1 for n in canvas.shape[-2:])
         score = nn.functional.avg_pool2d(canvas.mean(1, keepdim=True), 5, 1, 2)[0, :, 16::16, 16::16][:, :h, :w]

@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from fairseg_lite.data.shapes import ShapesDataset
-from fairseg_lite.inference.canvas import dense_on_canvas
 from fairseg_lite.inference.propose import best_windows, masks_of, propose
-from fairseg_lite.inference.pyramid import Level, on_canvas, prepare, pyramid
+from fairseg_lite.inference.pyramid import Level, prepare, pyramid
 from fairseg_lite.models import sharpmask
-from fairseg_lite.models.deepmask import DeepMask, DenseFeatures
+from fairseg_lite.models.deepmask import DenseFeatures
 from fairseg_lite.models.sharpmask import SharpMask, sharpmask_tiny
-from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk
 from tests.official.inference import official_pyramid, propose_official, top_masks
 from tests.official.oracle_weights import tiny_official_deepmask
 from tests.official.sharpmask_maps import load_refinement, official_refinement, official_sharpmask
@@ -33,42 +30,6 @@ def stirred(model: SharpMask) -> SharpMask:
     return model
 
 
-def networks() -> dict[str, SharpMask]:
-    torch.manual_seed(0)
-    small = {"depths": (1, 1, 2), "inner": (8, 8, 8), "out": (16, 16, 16)}
-    narrow = {"features": 8, "embedding": 16, "score_hidden": 8}
-    return {
-        "tiny": sharpmask_tiny(k=16),
-        "bottleneck, zeros": SharpMask(DeepMask(trunk=ResNetTrunk(**small), patch_size=96, **narrow), k=16, padding="zeros"),
-        "vgg, constant": SharpMask(DeepMask(trunk=VGGTrunk(), patch_size=96, **narrow), k=4, schedule="constant"),
-        "no laterals": sharpmask_tiny(k=16, paths="deconvolution"),
-    }
-
-
-@pytest.mark.parametrize("name", networks())
-def test_the_grey_border_is_not_computed_anew(name):
-    model = prepare(stirred(networks()[name]).double())
-    size = (170, 301)
-    canvas = on_canvas(torch.randn(3, *size, dtype=torch.float64), model.patch_size)
-    with torch.no_grad():
-        dense_on_canvas(model, canvas, size)  # makes the templates
-        with FlopCounterMode(display=False) as plain:
-            whole = model.dense(canvas)
-        with FlopCounterMode(display=False) as cheaper:
-            ours = dense_on_canvas(model, canvas, size)
-    assert len(ours.laterals) == len(whole.laterals) == (0 if name == "no laterals" else 4)
-    for a, b in zip((ours.scores, ours.features, *ours.laterals), (whole.scores, whole.features, *whole.laterals), strict=True):
-        assert a.shape == b.shape and (a - b).abs().max() <= 1e-12 * b.abs().max()
-    assert cheaper.get_total_flops() < 0.95 * plain.get_total_flops()
-
-
-def test_a_small_canvas_takes_the_plain_way():
-    model = prepare(sharpmask_tiny(k=16).double())
-    canvas = on_canvas(torch.randn(3, 20, 30, dtype=torch.float64), 96)
-    ours, whole = dense_on_canvas(model, canvas, (20, 30)), model.dense(canvas)
-    assert all(torch.equal(a, b) for a, b in zip(ours.laterals, whole.laterals, strict=True))
-
-
 @pytest.fixture(scope="module")
 def tiny():
     torch.manual_seed(0)
@@ -81,17 +42,15 @@ def image():
 
 
 def test_proposals_are_those_of_refining_patch_by_patch(tiny, image, monkeypatch):
-    """Batches, scales and the skipped border change nothing: each window from plainly computed features, one at a time."""
+    """Batches and scales change nothing: each window one at a time."""
     pixels, scales = torch.randn(3, 120, 150), [0.7, 1.0]
     with torch.inference_mode():
         levels = pyramid(tiny, pixels, scales)
         _, level, rows, cols = best_windows(levels, 40)
         logits, _ = masks_of(tiny, levels, level, rows, cols)
-        monkeypatch.setattr("fairseg_lite.inference.pyramid.dense_on_canvas", lambda model, canvas, *_: model.dense(canvas))
-        plain = pyramid(tiny, pixels, scales)
         for i, (n, r, c) in enumerate(torch.stack([level, rows, cols], 1).tolist()):
             zero = torch.zeros(1, dtype=torch.int64)
-            alone = tiny.masks_at(plain[n].dense, zero, zero + r, zero + c)[0]
+            alone = tiny.masks_at(levels[n].dense, zero, zero + r, zero + c)[0]
             assert (alone - logits[i]).abs().max() <= 1e-5 * max(1, alone.abs().max())
         many = propose(tiny, image, top_k=30)
         monkeypatch.setattr(sharpmask, "REFINE_BYTES", 1)

@@ -11,6 +11,7 @@ Several scales at once fail in the official code; here as there one is used.
 import torch
 from torch import Tensor
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.resample import image_scale
 from fairseg_lite.models.multipathnet import MultiPathNet, probabilities
 from tests.official.boxes import keep_top_k, official_nms, official_vote, select_boxes
@@ -29,17 +30,17 @@ def official_picture(image: Tensor, transform: str, short_side: int, max_side: i
     Returns:
         ((1, 3, h, w), scale).
     Raises:
-        ValueError: another shape, or an unknown transform.
+        InputError: another shape, or an unknown transform.
     Source: official `ImageDetect.lua` `getImages`, `ImageTransformer.lua`. Lesson: none.
     """
     if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
-        raise ValueError(f"picture is {image.dtype} {tuple(image.shape)}; wanted float (3, H, W) in [0, 1]")
+        raise InputError(f"picture is {image.dtype} {tuple(image.shape)}; wanted float (3, H, W) in [0, 1]")
     if transform == "ross":
         image = image.flip(0) * 255 - image.new_tensor(BGR_MEAN)[:, None, None]
     elif transform == "imagenet":
         image = (image - image.new_tensor(RGB_MEAN)[:, None, None]) / image.new_tensor(RGB_STD)[:, None, None]
     else:
-        raise ValueError(f"transform is {transform!r}; choose 'ross' or 'imagenet'")
+        raise InputError(f"transform is {transform!r}; choose 'ross' or 'imagenet'")
     sides = image.shape[1:]
     scale = short_side / min(sides)
     if round(scale * max(sides)) > max_side:
@@ -74,7 +75,7 @@ def detect_official(
     Returns:
         For each category (M, 5): xyxy in pixels, score; the best first.
     Raises:
-        ValueError: as `official_picture` and `MultiPathNet.classify`.
+        InputError: as `official_picture` and `MultiPathNet.classify`.
     Source: official `ImageDetect:detect`, `Tester:testOne`. Lesson: none.
     """
     picture, scale = official_picture(image, transform, short_side, max_side)

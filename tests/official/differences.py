@@ -14,7 +14,7 @@ import torch
 from fairseg_lite.cli.inputs import open_dataset
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.evaluation.recall import average_recall
-from fairseg_lite.inference import proposals
+from fairseg_lite.inference import propose as proposals
 from fairseg_lite.models.checkpoints import load_model
 from fairseg_lite.models.sharpmask import SharpMask
 from tests.official.inference import top_scores

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
 from fairseg_lite.geometry.resample import aligned_resize
 from fairseg_lite.inference.pyramid import Level
@@ -48,11 +49,11 @@ def propose_official(
     Returns:
         OfficialProposals of exactly top_k rows.
     Raises:
-        ValueError: a picture of another shape or type.
+        InputError: a picture of another shape or type.
     Source: official `InferDeepMask.lua`. Lesson: 04.
     """
     if image.ndim != 3 or image.shape[0] != 3 or image.dtype != torch.float32:
-        raise ValueError(f"picture is {image.dtype} {tuple(image.shape)}; wanted float32 (3, H, W) in [0, 1]")
+        raise InputError(f"picture is {image.dtype} {tuple(image.shape)}; wanted float32 (3, H, W) in [0, 1]")
     levels = official_pyramid(model, image, scales)
     rows = top_scores(levels, top_k)
     return OfficialProposals(rows, top_masks(model, levels, rows, scales, image.shape[1], image.shape[2], threshold))

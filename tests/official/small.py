@@ -8,7 +8,7 @@ from fairseg_lite.models.deepmask import DeepMask, deepmask_resnet50
 from fairseg_lite.models.multipathnet import MultiPathNet, multipathnet_resnet18
 from fairseg_lite.models.sharpmask import SharpMask
 
-from .writer import Object, Storage, tensor
+from .tiny_writer import Object, Storage, tensor
 
 SIZES = {
     "patch_size": 32, "mask_size": 8, "target_size": 16, "features": 6, "embedding": 10, "score_hidden": 7,

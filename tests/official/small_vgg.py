@@ -8,7 +8,7 @@ from fairseg_lite.models.multipathnet import MultiPathNet, multipathnet_vgg16
 from fairseg_lite.models.regions import Region
 
 from .small import Official
-from .writer import Object
+from .tiny_writer import Object
 
 WIDTHS = [[4, 3], [3, 5], [4, 4, 6], [5, 7], [4, 8]]
 

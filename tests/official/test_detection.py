@@ -5,7 +5,7 @@ import torch
 
 from tests.official.detection import detect_official, official_outputs, official_picture
 
-from ..models.official_multipathnet import arrays, official_network
+from .multipathnet_maps import arrays, official_network
 
 KINDS = {"multipathnet": "ross", "resnet": "imagenet"}
 SCALES = {"s240_max1000": (240, 1000), "s600_max260": (600, 260)}

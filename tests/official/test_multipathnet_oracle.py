@@ -12,7 +12,7 @@ from fairseg_lite.models.multipathnet import MultiPathOutput, probabilities
 from fairseg_lite.models.regions import Mix
 from fairseg_lite.models.roi_pooling import roi_pool
 
-from .official_multipathnet import arrays, official_network, rois_of
+from .multipathnet_maps import arrays, official_network, rois_of
 
 ORACLE = Path(__file__).resolve().parents[1] / "data" / "oracle"
 

@@ -20,7 +20,7 @@ from fairseg_lite.official.patches import OfficialRules, crop_grey, crop_polygon
 from fairseg_lite.training.recipes import RECIPES, train_deepmask
 from tests.data.test_patches import TINY, Boxes
 
-ORACLE = Path(__file__).parent / "oracle"
+ORACLE = Path(__file__).parents[1] / "data" / "oracle"
 ARRAYS = dict(np.load(ORACLE / "sampler.npz"))
 CONTENT = json.loads((ORACLE / "sampler.json").read_text())
 LOG = CONTENT["log"]

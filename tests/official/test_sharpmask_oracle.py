@@ -7,7 +7,7 @@ import torch
 from fairseg_lite.models.losses import mask_loss
 from fairseg_lite.models.refinement import NaiveRefinementModule, refactor
 
-from .official_sharpmask import official_sharpmask, our_name
+from .sharpmask_maps import official_sharpmask, our_name
 from .test_deepmask_oracle import close
 
 

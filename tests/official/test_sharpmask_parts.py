@@ -9,8 +9,8 @@ from torch import nn
 from fairseg_lite.models.deepmask import DenseFeatures
 from fairseg_lite.models.losses import mask_loss
 
-from .official_sharpmask import load_refinement, official_refinement, our_name
 from .oracle_weights import tiny_official_deepmask
+from .sharpmask_maps import load_refinement, official_refinement, our_name
 from .test_deepmask_oracle import close
 
 PARTS = dict(np.load(Path(__file__).parents[1] / "data" / "oracle" / "sharpmask_parts.npz"))

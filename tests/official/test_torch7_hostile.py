@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fairseg_lite.official.reader import DEPTH, Torch7Error, _Parser, loads
 
-from .writer import Code, Collection, Object, Storage, Tensor, dump, tensor
+from .tiny_writer import Code, Collection, Object, Storage, Tensor, dump, tensor
 
 MUTATIONS = int(os.environ.get("FAIRSEG_MUTATIONS", 300))
 WITNESS = {

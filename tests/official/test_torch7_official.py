@@ -9,7 +9,7 @@ from fairseg_lite.official.official import import_official
 from fairseg_lite.official.reader import Torch7Error
 
 from .small import Official, small_deepmask, small_multipathnet, small_sharpmask
-from .writer import Object, dump, tensor
+from .tiny_writer import Object, dump, tensor
 
 FORMS = [
     {}, {"inference": True}, {"affine": "nn.SpatialConstDiagonal"}, {"conv": "nn.SpatialConvolutionMM"}, {"dtype": "f8"},

@@ -9,7 +9,7 @@ import pytest
 
 from fairseg_lite.official.reader import Function, Record, Table, Torch7Error, load, loads
 
-from .writer import Code, Collection, Object, Storage, Tensor, dump, tensor
+from .tiny_writer import Code, Collection, Object, Storage, Tensor, dump, tensor
 
 FORMS = pytest.mark.parametrize(
     "form", [{}, {"long_size": 4}, {"ascii": True}, {"referenced": False}], ids=["binary", "longs of 4", "ascii", "unreferenced"]

@@ -8,7 +8,7 @@ from fairseg_lite.models.checkpoints import load_model, save_model
 from fairseg_lite.official.official import import_official
 
 from .small_vgg import WIDTHS, OfficialVGG, small_vgg
-from .writer import Object, dump, tensor
+from .tiny_writer import Object, dump, tensor
 
 FORMS = {
     "vgg": [{}, {"integral": 1}, {"pooling": "v1", "pooled": 4, "integral": 3}, {"trunk": {"widths": WIDTHS, "ceil": False}}],

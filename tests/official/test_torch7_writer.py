@@ -11,7 +11,7 @@ from fairseg_lite.official.reader import Record, Table, load, loads
 from tests.official.torch7_writer import dumps, official_deepmask, write
 
 from .small import small_deepmask
-from .writer import Object, dump, tensor
+from .tiny_writer import Object, dump, tensor
 
 
 def test_the_same_bytes_as_the_other_writer():
