@@ -1,4 +1,4 @@
-"""Floor 4: the command `fairseg-lite`. A file for each group of commands; this one joins them and words the errors.
+"""Floor 6: the command `fairseg-lite`. A file for each group of commands; this one joins them and words the errors.
 
 Exit codes: 0 done; 2 bad input or a machine that refuses (one line on stderr says what, and what to do; `--debug` shows
 the traceback); 130 stopped with Ctrl-C (a line says what was kept). torch is imported only by commands that need it, so

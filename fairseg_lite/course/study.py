@@ -1,4 +1,4 @@
-"""Floor 4: the design study of SharpMask section 4 at a laptop's scale: what a variant of the network costs.
+"""The design study of SharpMask section 4 at a laptop's scale: what a variant of the network costs.
 
 The second paper varies the trunk by W (patch side), P (poolings), D (depth) and F (features after the 1x1 convolution), and
 how much mask and score share (heads A, B, C). `TRUNKS` and `HEADS` name variants of `deepmask_tiny`; their values are what
