@@ -10,12 +10,15 @@ import os
 import sys
 import traceback
 
-from fairseg_lite.cli import data, detect, evaluate, multipathnet, propose, torch7, train
+from fairseg_lite import __version__
+from fairseg_lite.cli import data, detect, evaluate, import_, naming, propose, train
+from fairseg_lite.errors import InputError
 
 DESCRIPTION = "From pictures to named masks: make or fetch data, train, propose masks, name them, measure them."
 EXAMPLE = """example:
   fairseg-lite demo                          the pipeline on one scene, as pictures
   fairseg-lite propose holiday.jpg -o out    masks for your own picture
+OMP_NUM_THREADS=2 before a command lets it use two processor threads; without it all cores.
 """
 
 
@@ -41,8 +44,9 @@ class Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """Every command with its options; each carries `run`, the function that does it."""
     parser = Parser(prog="fairseg-lite", description=DESCRIPTION, epilog=EXAMPLE)
+    parser.add_argument("--version", action="version", version=f"fairseg-lite {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for group in (propose, detect, train, multipathnet, evaluate, data, torch7):
+    for group in (propose, detect, train, naming, evaluate, data, import_):
         group.add_commands(commands)
     return parser
 
@@ -67,8 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `fairseg-lite ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, MemoryError, RuntimeError) as error:
-        line = _one_line(error)
+    except (InputError, OSError, MemoryError, RuntimeError) as error:
+        line = _one_line(error, training=arguments.command in ("train", "ablate"))
         if line is None:
             raise
         if getattr(arguments, "debug", False):
@@ -77,13 +81,15 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _one_line(error: Exception) -> str | None:
+def _one_line(error: Exception, *, training: bool = False) -> str | None:
     """The sentence a person needs; None for a fault of ours, which should show its traceback."""
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return "out of memory; use a smaller picture, --scales or --top-k, or another --device"
+    said = str(error).strip().split("\n")[0]
+    if isinstance(error, InputError):
+        return said
+    if isinstance(error, MemoryError) or "out of memory" in said.lower() or "can't allocate memory" in said.lower():
+        smaller = "fewer patches or pictures in a step" if training else "a smaller picture or fewer proposals (--top-k)"
+        return f"out of memory; take {smaller}, or another --device"
     if isinstance(error, OSError) and error.strerror:
         names = " -> ".join(repr(str(n)) for n in (error.filename, error.filename2) if n is not None)
         return f"{error.strerror}{': ' + names if names else ''}"
-    if isinstance(error, RuntimeError):
-        return None
-    return str(error).strip().split("\n")[0]
+    return None

@@ -29,22 +29,23 @@ def positive(text: str) -> int:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """`--device` and `--threads`, the same everywhere."""
+    """`--device`, the same everywhere."""
     parser.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 or mps (default: cpu)")
-    parser.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
 
 
 def device_of(arguments: argparse.Namespace):
-    """The torch device asked for; ValueError when this machine has none."""
+    """The torch device asked for.
+
+    Raises:
+        InputError: this machine has none, or none that computes ("meta").
+    """
     import torch
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     try:
         device = torch.device(arguments.device)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = str(error).splitlines()[0]
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        why = str(error).splitlines()[0].split(". ")[0]
         raise InputError(f"device {arguments.device!r} is not to be had here ({why}); try cpu") from error
     return device
 

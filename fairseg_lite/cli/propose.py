@@ -130,7 +130,7 @@ def over_pictures(pictures: list[Path], work: Callable, out: Path, what: str, *,
         for path in tqdm(pictures, unit="picture", delay=2):
             try:
                 image = load_image(path)
-            except ValueError as error:
+            except InputError as error:
                 if len(pictures) == 1:
                     raise
                 damaged.append(error)

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from fairseg_lite.cli import multipathnet
+from fairseg_lite.cli import naming
 from fairseg_lite.cli.inputs import DATA_HELP, command, device_of, positive, write_json
 from fairseg_lite.cli.runs import add_run, data_of, run_of
 from fairseg_lite.errors import InputError
@@ -56,7 +56,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--end-to-end", action="store_true", help="train the DeepMask, too (default: it stays as it is)")
     add_run(p, **PATCHES)
     p.set_defaults(run=_sharpmask)
-    multipathnet.add_train(jobs)
+    naming.add_train(jobs)
 
 
 def recipe_of(a: argparse.Namespace) -> tuple:

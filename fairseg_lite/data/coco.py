@@ -73,7 +73,7 @@ class CocoDataset:
         masks = np.zeros((len(a), p.height, p.width), bool)
         try:
             image = load_image(p.path, (p.height, p.width))
-        except ValueError as error:
+        except InputError as error:
             self._undecodable(p, error)
             image = np.full((p.height, p.width, 3), 128, np.uint8)
         else:

@@ -179,7 +179,7 @@ def _picture(entry: dict, number: int, images: Path, beside: Path, listed: set) 
         height, width = probe_image(path, size if size != (None, None) else None)
     except WrongSize as error:
         raise _Bad("picture of another size", str(error)) from None
-    except ValueError as error:
+    except InputError as error:
         raise _Bad("picture damaged", str(error)) from None
     return Picture(key, name, path, height, width)
 
@@ -221,7 +221,7 @@ def _measure_rle(rle: dict, entry: dict, picture: Picture) -> tuple[np.ndarray, 
     """Exact, as the runs tell everything."""
     try:
         counts = rle_counts(rle)
-    except ValueError as error:
+    except InputError as error:
         raise _Bad("bad RLE", str(error)) from None
     h, w = rle["size"]
     if (h, w) != (picture.height, picture.width):
@@ -241,7 +241,7 @@ def _measure_polygons(polygons: list, entry: dict, picture: Picture) -> tuple[np
     h, w = picture.height, picture.width
     try:
         parts = [polygon_points(p) for p in polygons]
-    except ValueError as error:
+    except InputError as error:
         raise _Bad("bad polygon", str(error)) from None
     corners = np.concatenate(parts)
     box = np.concatenate([corners.min(0), corners.max(0)]).clip(0, [w, h, w, h]).astype(np.float32)

@@ -163,7 +163,7 @@ def check_rle(rle: dict, image: dict, where: str) -> None:
     """ValueError unless a mask is whole and of the size of its picture."""
     try:
         rle_counts(rle)
-    except ValueError as error:
+    except InputError as error:
         raise InputError(f"{where}: {error}") from error
     if list(rle["size"]) != [image["height"], image["width"]]:
         h, w = rle["size"]

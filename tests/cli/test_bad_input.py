@@ -68,6 +68,8 @@ def test_a_picture_or_folder_that_is_not_there(refused, network, tmp_path):
     (("--max-side", 3), "max_side is 3"),
     (("--draw", -1), "--draw is -1"),
     (("--device", "toaster"), "device 'toaster' is not to be had here"),
+    (("--device", "meta"), "device 'meta' is not to be had here"),
+    (("--device", "cuda:99"), "device 'cuda:99' is not to be had here"),
 ])  # fmt: skip
 def test_options_outside_their_range(refused, network, photo, tmp_path, option, said):
     assert said in refused("propose", photo, "-o", tmp_path / "o", "--model", network, *option)
@@ -203,21 +205,32 @@ def test_a_server_that_cannot_be_reached(refused, tmp_path):
 # machines that refuse
 
 
-def test_too_little_memory_says_what_to_do(refused, network, photo, tmp_path, monkeypatch):
-    def refuse(*args, **options):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40 GiB.\nSee documentation")
+def fail(monkeypatch, error):
+    def raise_it(*args, **options):
+        raise error
 
-    monkeypatch.setattr("fairseg_lite.inference.propose.propose", refuse)
-    assert "use a smaller picture" in refused("propose", photo, "-o", tmp_path, "--model", network)
+    monkeypatch.setattr("fairseg_lite.inference.propose.propose", raise_it)
 
 
-def test_a_fault_of_ours_is_not_hidden(cli, network, photo, tmp_path, monkeypatch):
-    def fail(*args, **options):
-        raise RuntimeError("shape mismatch")
+@pytest.mark.parametrize("error, said", [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 40 GiB.\nSee documentation"), "take a smaller picture"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "take a smaller picture"),
+    (MemoryError(), "take a smaller picture"),
+    (OSError(28, "No space left on device", "a.png"), "No space left on device: 'a.png'"),
+])  # fmt: skip
+def test_what_the_machine_refuses_is_a_line(refused, network, photo, tmp_path, monkeypatch, error, said):
+    fail(monkeypatch, error)
+    assert said in refused("propose", photo, "-o", tmp_path, "--model", network)
 
-    monkeypatch.setattr("fairseg_lite.inference.propose.propose", fail)
-    with pytest.raises(RuntimeError, match="shape mismatch"):
+
+@pytest.mark.parametrize("error", [
+    RuntimeError("shape mismatch"), ValueError("not enough values"), KeyError("x"), OSError("cannot write mode RGBA"),
+], ids=lambda e: type(e).__name__)  # fmt: skip
+def test_a_fault_of_ours_is_not_hidden(cli, network, photo, tmp_path, monkeypatch, error):
+    fail(monkeypatch, error)
+    with pytest.raises(type(error)) as raised:
         cli("propose", photo, "-o", tmp_path, "--model", network)
+    assert raised.value is error
 
 
 def test_debug_shows_the_traceback_besides(cli, tmp_path):

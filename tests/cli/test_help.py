@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import fairseg_lite
 from fairseg_lite.cli import build_parser
 from fairseg_lite.cli.evaluate import MULTIPATHNET_NAMES
 from fairseg_lite.cli.train import MODEL_NAMES, RECIPE_NAMES, SHARPMASK_NAMES, SHARPMASK_RECIPE_NAMES
@@ -75,6 +76,10 @@ def test_names_that_the_options_offer_are_the_librarys():
     assert set(MODEL_NAMES) == set(MODELS) and set(SHARPMASK_NAMES) == set(sharpmask.MODELS)
     assert set(MULTIPATHNET_NAMES) == set(multipathnet.MODELS)
     assert set(RECIPE_NAMES) == set(RECIPES) and set(SHARPMASK_RECIPE_NAMES) == set(SHARPMASK_RECIPES)
+
+
+def test_the_version_is_told(cli):
+    assert cli("--version") == (0, [f"fairseg-lite {fairseg_lite.__version__}"], [])
 
 
 @pytest.mark.parametrize("words, said", [

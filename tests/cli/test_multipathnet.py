@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from fairseg_lite.cli import multipathnet
-from fairseg_lite.cli.multipathnet import IDEAS, _changed, _start
+from fairseg_lite.cli import naming
+from fairseg_lite.cli.naming import IDEAS, _changed, _start
 from fairseg_lite.data.coco import CocoDataset, write_coco_folder
 from fairseg_lite.data.results import save_boxes
 from fairseg_lite.data.shapes import ShapesDataset
@@ -27,8 +27,8 @@ def folder(tmp_path_factory):
 
 
 def test_names_are_the_librarys():
-    assert tuple(MODELS) == multipathnet.MODEL_NAMES
-    assert set(multipathnet.RECIPE_NAMES) == set(MULTIPATHNET_RECIPES)
+    assert tuple(MODELS) == naming.MODEL_NAMES
+    assert set(naming.RECIPE_NAMES) == set(MULTIPATHNET_RECIPES)
 
 
 def test_train_measure_and_resume(cli, refused, folder, tmp_path):

@@ -70,8 +70,8 @@ def test_a_damaged_picture_in_a_folder_is_named_left_out_and_counted(cli, networ
     (photo.parent / "notes.txt").write_text("no picture")
     code, said, err = cli("propose", photo.parent, "-o", tmp_path, "--model", network, "--top-k", 2)
     assert code == 2
-    assert len(err) == 1
-    assert "cut.jpg" in err[0]
+    told = [line for line in err if line.startswith("fairseg-lite: ")]  # on a slow machine there is a bar, too
+    assert len(told) == 1 and "cut.jpg" in told[0]
     assert {row["file_name"] for row in json.loads((tmp_path / "proposals.json").read_text())} == {"photo.jpg"}
     assert "1 of 2 pictures left out" in said
 

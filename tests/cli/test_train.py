@@ -117,10 +117,8 @@ def test_ctrl_c_keeps_the_step_and_resume_goes_on_with_the_runs_own_numbers(cli,
         "5000",
         "--lr",
         "0.004",
-        "--threads",
-        "1",
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     end = time.monotonic() + 120
     while not (out / "log.jsonl").exists():
         assert process.poll() is None and time.monotonic() < end, process.stderr.read()

@@ -46,7 +46,7 @@ def _import(a: argparse.Namespace) -> None:
     print(f"reading {source} ({source.stat().st_size / 1e6:.1f} MB)")
     try:
         found = import_official(source)
-    except ValueError as error:
+    except InputError as error:
         if a.download and isinstance(error, Torch7Error):
             source.unlink()
             raise InputError(f"it was no Torch7 file that came, and it is deleted: {error}; try again, or --address") from error
