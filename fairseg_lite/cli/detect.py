@@ -1,9 +1,10 @@
 """`fairseg-lite detect`: named objects in pictures; and the options that every command with a detector takes."""
 
 import argparse
+import contextlib
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fairseg_lite.cli.inputs import add_device, command, device_of, positive, write_picture
@@ -63,13 +64,13 @@ class Detector:
         a: with the options of `add_detection`.
         names: MultiPathNet checkpoints.
         device: torch's.
-        ids: of the pictures that will come: proposals from a file must be of some of them.
+        images: COCO entries of the pictures that will come: proposals from a file must be of some of them.
     Raises:
         InputError: a checkpoint of another kind, an ensemble of unlike categories, proposals of other pictures, boxes of masks
             that are not drawn.
     """
 
-    def __init__(self, a: argparse.Namespace, names: Sequence[str], device, ids: Collection[int]):
+    def __init__(self, a: argparse.Namespace, names: Sequence[str], device, images: Sequence[dict]):
         from fairseg_lite.data.results import Boxes, load_boxes
         from fairseg_lite.inference.propose import load_results, prepare
         from fairseg_lite.models.checkpoints import load_model
@@ -98,16 +99,17 @@ class Detector:
         self.known = None
         if a.proposals:
             if self.masks == "proposal":
-                self.known = {i: found[: a.top_k] for i, found in load_results(a.proposals).items()}
+                self.known = {i: found[: a.top_k] for i, found in load_results(a.proposals, images).items()}
             else:
-                self.known = {i: Boxes(*(x[: a.top_k] for x in found)) for i, found in load_boxes(a.proposals).items()}
-            if not set(self.known) & set(ids):
-                some = ", ".join(map(str, sorted(self.known)[:5]))
+                self.known = {i: Boxes(*(x[: a.top_k] for x in found)) for i, found in load_boxes(a.proposals, images).items()}
+            ids = {image["id"] for image in images}
+            if not set(self.known) & ids:
+                some = ", ".join(map(str, sorted(self.known)[:5])) + " ..." if self.known else "none"
                 raise InputError(
-                    f"proposals {a.proposals!r} are of pictures {some or 'none'} ..., and none of the {len(ids)} here is among "
-                    "them; were they made for other pictures?"
+                    f"proposals {a.proposals!r} are of pictures {some}, and none of the {len(ids)} here is among them; were they "
+                    "made for other pictures?"
                 )
-            if lacking := len(set(ids) - set(self.known)):
+            if lacking := len(ids - set(self.known)):
                 print(f"fairseg-lite: no proposals for {lacking} of {len(ids)} pictures; nothing is found there", file=sys.stderr)
 
     def __call__(self, image, image_id: int):
@@ -124,6 +126,16 @@ class Detector:
         else:
             proposals = self.known[image_id]
         return detect(self.models, image, proposals, sharpmask=self.proposer, masks=self.masks, **self.options)
+
+
+def _entry(path: Path, image_id: int) -> dict:
+    """A picture as COCO lists it; without a size where it is damaged."""
+    from fairseg_lite.data.pictures import probe_image
+
+    with contextlib.suppress(ValueError):
+        height, width = probe_image(path)
+        return {"id": image_id, "file_name": path.name, "height": height, "width": width}
+    return {"id": image_id, "file_name": path.name}
 
 
 def categories_of(model) -> tuple[list[str], list[int]]:
@@ -147,7 +159,7 @@ def _detect(a: argparse.Namespace) -> int:
         raise InputError(f"--draw is {a.draw}; it is a probability, from 0 to 1")
     device, pictures, out = device_of(a), *pictures_and_output(a)
     ids = image_ids(a.input, pictures)
-    detector: Callable = Detector(a, a.model, device, set(ids.values()))
+    detector: Callable = Detector(a, a.model, device, [_entry(path, ids[path]) for path in pictures])
     table, listed = defaultdict(list), []
 
     def work(path: Path, image) -> list[dict]:

@@ -1,7 +1,6 @@
 """`fairseg-lite evaluate`, `evaluate detections` and `bench`: numbers about quality and about time."""
 
 import argparse
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -166,6 +165,7 @@ def _evaluate_detections(a: argparse.Namespace) -> None:
         if path:
             output_folder(Path(path).parent)
     from fairseg_lite.data.coco import to_coco
+    from fairseg_lite.data.results import read_results
     from fairseg_lite.data.scenes import Subset
     from fairseg_lite.evaluation.errors import analyse_errors, confusion_matrix
     from fairseg_lite.evaluation.precision import evaluate_detections
@@ -177,7 +177,7 @@ def _evaluate_detections(a: argparse.Namespace) -> None:
     truth = to_coco(data, progress=True)
     seconds = None
     if a.results.lower().endswith(".json"):
-        rows = _results(a.results)
+        rows = read_results(a.results, truth["images"])
         if len(data) < total:
             known = {image["id"] for image in truth["images"]}
             rows = [r for r in rows if r.get("image_id") in known]
@@ -185,8 +185,16 @@ def _evaluate_detections(a: argparse.Namespace) -> None:
         rows, seconds = _detected(a, data, truth, device)
         if a.save:
             write_json(a.save, rows)
-    kinds = [k for k, key in (("segm", "segmentation"), ("bbox", "bbox")) if rows and all(key in r for r in rows)] or ["bbox"]
-    reports = {kind: evaluate_detections(truth, rows, kind, progress=True) for kind in kinds}
+    masks = sum("segmentation" in r for r in rows)
+    if not rows:
+        print(f"{a.results} holds no result: nothing is found")
+    if 0 < masks < len(rows):
+        print(f"{len(rows) - masks} of {len(rows)} results have no mask: boxes alone are judged")
+    kinds = ["segm", "bbox"] if rows and masks == len(rows) else ["bbox"]
+    try:
+        reports = {kind: evaluate_detections(truth, rows, kind, progress=True) for kind in kinds}
+    except InputError as error:
+        raise InputError(f"{a.results}: {error}") from error
     for kind, report in reports.items():
         print(f"{'masks' if kind == 'segm' else 'boxes':10} {report}")
     for kind, report in reports.items():
@@ -219,22 +227,11 @@ def _evaluate_detections(a: argparse.Namespace) -> None:
         write_json(a.out, content, indent=1)
 
 
-def _results(path: str) -> list[dict]:
-    """COCO results as they stand in a file; what is in them is judged later."""
-    try:
-        rows = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"results {path!r} cannot be read as JSON: {getattr(error, 'strerror', None) or error}") from error
-    if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
-        raise InputError(f"results {path!r} are no COCO result file: wanted a list of dicts with image_id, category_id, score")
-    return rows
-
-
 def _detected(a: argparse.Namespace, data, truth: dict, device) -> tuple[list[dict], float]:
     """COCO results of a checkpoint in the data's category ids, and seconds per picture."""
     from tqdm.auto import tqdm
 
-    detector = Detector(a, [a.results], device, [image["id"] for image in truth["images"]])
+    detector = Detector(a, [a.results], device, truth["images"])
     ids = {c["name"]: c["id"] for c in truth["categories"]}
     if lacking := [name for name in detector.categories if name not in ids]:
         raise InputError(

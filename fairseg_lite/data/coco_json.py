@@ -266,6 +266,34 @@ def _whole(value: object) -> bool:
     return type(value) is int and abs(value) < 2**63
 
 
+def whole_number(value: object) -> int | None:
+    """An id as some tools write it: 7, 7.0 or "7"; None for anything else.
+
+    Example:
+        >>> [whole_number(v) for v in (7, 7.0, "007", 7.5, "seven", True, None)]
+        [7, 7, 7, None, None, None, None]
+    """
+    if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdigit() and len(value) < 20:
+        value = int(value)
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if _whole(value) else None
+
+
+def number(value: object) -> float | None:
+    """A finite number, also one that is written as text; None for anything else.
+
+    Example:
+        >>> [number(v) for v in (1, "0.5", "high", True, float("nan"))]
+        [1.0, 0.5, None, None, None]
+    """
+    try:
+        value = float(value) if isinstance(value, str) else value
+    except ValueError:
+        return None
+    return float(value) if type(value) in (int, float) and abs(value) <= 1e30 else None
+
+
 def _box_fits(bbox: object, box: np.ndarray) -> bool:
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(type(b) in (int, float) and abs(b) < 1e9 for b in bbox):
         return False

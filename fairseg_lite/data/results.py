@@ -1,7 +1,13 @@
-"""Proposals as boxes in files: COCO results, ours or another program's."""
+"""COCO result files, ours or another program's: the one place where they are read, and where boxes are written.
+
+What can be understood is read: ids and numbers written as text or as whole floats, pictures by file name, polygons and
+RLE of every kind, annotations with scores. The rest is named with its file, row and value.
+"""
 
 import json
-from collections.abc import Mapping
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +16,11 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from fairseg_lite.data.coco_json import number, whole_number
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from fairseg_lite.geometry.files import whole
-from fairseg_lite.geometry.masks import rle_counts
+from fairseg_lite.geometry.masks import polygon_points, polygons_to_rle, rle_counts
 
 
 class Boxes(NamedTuple):
@@ -23,44 +30,62 @@ class Boxes(NamedTuple):
     scores: Tensor  # (N,) float32
 
 
-def load_boxes(path: str | Path) -> dict[int, Boxes]:
-    """Proposals by picture from any COCO result file: ours, or another program's.
+def read_results(path: str | Path, images: Iterable[dict] = (), *, masks: bool = True) -> list[dict]:
+    """The rows of a COCO result file in COCO's own form, in the file's order.
 
     Args:
-        path: JSON list of {"image_id", "bbox" (xywh in pixels) or "segmentation" (RLE), "score"}; a bbox is taken as it
-            stands, without one the smallest box around the mask is; without a score the order is kept.
+        path: JSON list of {"image_id", "category_id", "bbox" (xywh in pixels), "segmentation", "score"}, or a dict with such
+            a list as "annotations"; other fields stay as they are.
+        images: COCO entries of the pictures: "id", "file_name", "height", "width". They tell whose a file name is, and the
+            size that polygons and an RLE without "size" need.
+        masks: False leaves masks out, which then need no size.
     Returns:
-        Boxes of each picture, best first. A picture without a result is not in it.
+        Rows with a whole "image_id" and, if they had them, "category_id", "score" and "segmentation" (compressed RLE); "bbox"
+        is the smallest box around the mask where the row has none. What was read in another form is told on stderr.
     Raises:
-        InputError: no such file, no list of results, no result at all, or one that is damaged: says which.
+        InputError: no such file, no list of results, or a row that cannot be understood: says which, and what to do.
     Lesson: 08.
     """
     path = Path(path)
     try:
-        rows = json.loads(path.read_bytes())
+        rows = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or error
-        raise InputError(f"proposals {str(path)!r} cannot be read as JSON: {why}") from error
+        raise InputError(f"results {str(path)!r} cannot be read as JSON: {why}") from error
+    if isinstance(rows, dict):
+        rows = rows.get("annotations", rows)
     if not isinstance(rows, list):
-        raise InputError(f"proposals {str(path)!r} hold a {type(rows).__name__}; wanted a COCO result file: a list of results")
-    if not rows:
-        raise InputError(f"proposals {str(path)!r} hold no result; make some with `fairseg-lite propose`")
-    ids, xywh, scores = [], [], []
-    for number, row in enumerate(rows):
+        raise InputError(f"results {str(path)!r} hold a {type(rows).__name__}; wanted a COCO result file: a list of results")
+    images = list(images)
+    sizes = {i["id"]: (i["height"], i["width"]) for i in images if i.get("height") and i.get("width")}
+    ids, seen = {i["file_name"]: i["id"] for i in images}, Counter()
+    out = []
+    for place, row in enumerate(rows):
         try:
-            ids.append(_image_id(row))
-            xywh.append(_xywh(row))
-            scores.append(_number(row.get("score", 0.0), "score"))
+            out.append(_understood(row, ids, sizes, seen, masks=masks))
         except ValueError as error:
-            raise InputError(f"proposals {str(path)!r}: result {number} {error}") from error
-    boxes, score = xywh_to_xyxy(torch.tensor(xywh, dtype=torch.float64)).float(), torch.tensor(scores, dtype=torch.float32)
-    bad = (~(boxes.isfinite().all(1) & score.isfinite())).nonzero().flatten().tolist()
-    if bad:
-        raise InputError(
-            f"proposals {str(path)!r}: result {bad[0]} (picture {ids[bad[0]]}) has a box or score that is not finite: "
-            f"{xywh[bad[0]]}, {scores[bad[0]]} ({len(bad)} of {len(rows)} results)"
-        )
-    owner = np.array(ids)
+            raise InputError(f"results {str(path)!r}: result {place} {error}") from error
+    if odd := +seen:
+        print(f"{path}: read {', '.join(f'{n} {what}' for what, n in odd.items())}", file=sys.stderr)
+    return out
+
+
+def load_boxes(path: str | Path, images: Iterable[dict] = ()) -> dict[int, Boxes]:
+    """Proposals by picture from any COCO result file.
+
+    Args: as `read_results`; a bbox is taken as it stands, without scores the order is kept.
+    Returns:
+        Boxes of each picture, best first. A picture without a result is not in it.
+    Raises:
+        InputError: as `read_results`, or no result at all.
+    Lesson: 08.
+    """
+    rows = read_results(path, images, masks=False)
+    if not rows:
+        raise InputError(f"results {str(path)!r} hold no proposal; make some with `fairseg-lite propose`")
+    boxes = xywh_to_xyxy(torch.tensor([r["bbox"] for r in rows], dtype=torch.float64)).float()
+    score = torch.tensor([r.get("score", 0.0) for r in rows], dtype=torch.float32)
+    owner = np.array([r["image_id"] for r in rows])
     order = np.lexsort((np.arange(len(rows)), -score.numpy(), owner))  # by picture, best first, else as in the file
     starts = np.flatnonzero(np.diff(owner[order], prepend=owner.min() - 1))
     parts = np.split(order, starts[1:])
@@ -79,35 +104,65 @@ def save_boxes(path: str | Path, boxes: Mapping[int, Boxes]) -> None:
         for box, score in zip(xyxy_to_xywh(found.boxes).tolist(), found.scores.tolist(), strict=True)
     ]
     with whole(path) as part:
-        part.write_text(json.dumps(rows) + "\n")
+        part.write_text(json.dumps(rows) + "\n", "utf-8")
 
 
-def _image_id(row: object) -> int:
+def _understood(row: object, ids: Mapping[str, int], sizes: Mapping[int, tuple], seen: Counter, *, masks: bool) -> dict:
     if not isinstance(row, dict):
         raise InputError(f"is a {type(row).__name__}, not a dict")
-    value = row.get("image_id")
-    if type(value) is not int or abs(value) >= 2**63:
-        raise InputError(f"has image_id {value!r}; wanted a whole number")
-    return value
+    row = {k: v for k, v in row.items() if v is not None}
+    for key in ("image_id", "category_id"):
+        value = row.get(key)
+        if key in row or key == "image_id":
+            named = key == "image_id" and isinstance(value, str) and value in ids
+            row[key] = ids[value] if named else whole_number(value)
+            if row[key] is None:
+                raise InputError(f"has {key} {value!r}; wanted a whole number" + ", or a file name of the data" * bool(ids))
+            seen[f"{key}s written as {'text' if isinstance(value, str) else 'fractions'}"] += type(value) is not int
+    shape = row.pop("segmentation", None) or None
+    size = sizes.get(row["image_id"])
+    if "score" in row:
+        row["score"] = _number(row["score"], "score", seen)
+    if "bbox" in row:
+        if not isinstance(row["bbox"], list) or len(row["bbox"]) != 4:
+            raise InputError(f"has bbox {row['bbox']!r}; wanted four numbers x, y, width, height")
+        row["bbox"] = [_number(v, "bbox", seen) for v in row["bbox"]]
+    elif shape is None:
+        raise InputError("has neither a bbox nor a segmentation; write at least one of them")
+    elif isinstance(shape, list) and not masks:
+        corners = np.concatenate([polygon_points(p) for p in _parts(shape)])
+        row["bbox"] = xyxy_to_xywh(torch.from_numpy(np.concatenate([corners.min(0), corners.max(0)]))).tolist()
+    if shape is not None and (masks or "bbox" not in row):
+        rle = _packed(shape, size, seen)
+        row.setdefault("bbox", coco_mask.toBbox(rle).tolist() if min(rle["size"]) else [0.0] * 4)
+        row |= {"segmentation": rle} if masks else {}
+    return row
 
 
-def _number(value: object, what: str) -> float:
-    if type(value) not in (int, float) or abs(value) > 1e30:
-        raise InputError(f"has {what} {value!r}; wanted a number")
-    return float(value)
+def _number(value: object, what: str, seen: Counter) -> float:
+    found = number(value)
+    if found is None:
+        raise InputError(f"has {what} {value!r}; wanted a finite number")
+    seen[f"values of {what} written as text"] += isinstance(value, str)
+    return found
 
 
-def _xywh(row: dict) -> list[float]:
-    box = row.get("bbox")
-    if box is not None:
-        if not isinstance(box, list) or len(box) != 4:
-            raise InputError(f"has bbox {box!r}; wanted four numbers x, y, width, height")
-        return [_number(v, "bbox") for v in box]
-    rle = row.get("segmentation")
-    if not isinstance(rle, dict):
-        raise InputError("has neither a bbox nor an RLE segmentation")
-    counts = rle_counts(rle)  # the C code trusts what it gets
-    if len(counts) < 2:
-        return [0.0] * 4
-    packed = rle if isinstance(rle["counts"], (str, bytes)) else coco_mask.frPyObjects(rle, *rle["size"])
-    return coco_mask.toBbox(packed).tolist()
+def _parts(shape: list) -> list:
+    return shape if isinstance(shape[0], list) else [shape]
+
+
+def _packed(shape: object, size: tuple[int, int] | None, seen: Counter) -> dict:
+    """Any segmentation as compressed RLE; the C code trusts what it gets, so all of it is checked."""
+    if isinstance(shape, list):
+        if size is None:
+            raise InputError("has polygons, which need the picture's size, and the picture is not in the data: give masks as RLE")
+        seen["polygons"] += 1
+        return polygons_to_rle(_parts(shape), *size)
+    if isinstance(shape, dict) and "size" not in shape and size is not None:
+        seen["RLEs without a size"] += 1
+        shape = {**shape, "size": list(size)}
+    rle_counts(shape)
+    if isinstance(shape["counts"], (str, bytes)):
+        return shape
+    rle = coco_mask.frPyObjects({**shape, "size": list(shape["size"])}, *shape["size"])
+    return {"size": list(shape["size"]), "counts": rle["counts"].decode()}

@@ -89,7 +89,10 @@ def results_of(
     for i, r in enumerate(results):
         image = images.get(r.get("image_id"))
         if image is None:
-            raise InputError(f"result {i} is of picture {r.get('image_id')!r}, which is not one of the {len(images)} here")
+            raise InputError(
+                f"result {i} is of picture {r.get('image_id')!r}, which is not one of the {len(images)} here; drop it, or give "
+                "the data it was made for"
+            )
         where = f"result {i} (picture {image['id']})"
         score, shape, category = r.get("score"), r.get(key), 1
         if not finite(score):
@@ -107,7 +110,9 @@ def results_of(
             category = r.get("category_id")
             if category not in categories:
                 known = ", ".join(f"{k} {name}" for k, name in list(categories.items())[:10])
-                raise InputError(f"{where} has category_id {category!r}; the data set has {known}")
+                raise InputError(
+                    f"{where} has category_id {category!r}; the data set has {known}: write its ids, not a counter's"
+                )
             area = shape[2] * shape[3] if iou_type == "bbox" else int(coco_mask.area(_compressed(shape, *shape["size"])))
         same = {"category_id": category, "iscrowd": 0, "area": area}
         found.append({**same, "id": i + 1, "image_id": image["id"], "score": float(score), key: shape})

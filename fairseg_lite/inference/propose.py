@@ -6,7 +6,6 @@ are never more proposals than windows, and masks are placed to a fraction of a p
 N proposals, H x W pixels of the picture, M mask side.
 """
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import nms as box_nms
 
+from fairseg_lite.data.results import read_results
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from fairseg_lite.geometry.masks import paste_masks, rle_decode
@@ -84,31 +84,38 @@ class Proposals:
             raise InputError(f"{len(rows)} results of {len({r.get('image_id') for r in rows})} pictures; wanted those of one")
         for key in ("segmentation", "score", "bbox"):
             if any(key not in r for r in rows):
-                raise InputError(f"a result of picture {rows[0]['image_id']} has no {key!r}; are these mask proposals?")
+                raise InputError(
+                    f"a result of picture {rows[0]['image_id']} has no {key!r}; proposals need mask and score (without: --masks refined draws masks for boxes)"
+                )
+        sizes = {tuple(r["segmentation"]["size"]) for r in rows}
+        if len(sizes) != 1:
+            raise InputError(f"masks of picture {rows[0]['image_id']} have sizes {sorted(sizes)}; wanted all of one")
+        # other programs' results may have fields of these names with another meaning
+        ours = all(type(r.get("scale", 1.0)) is float and np.shape(r.get("position", (0, 0))) == (2,) for r in rows)
         return cls(
             [r["segmentation"] for r in rows],
             xywh_to_xyxy(torch.tensor([r["bbox"] for r in rows], dtype=torch.float32)),
             torch.tensor([r["score"] for r in rows], dtype=torch.float32),
-            torch.tensor([r.get("scale", 1.0) for r in rows], dtype=torch.float32),
-            torch.tensor([r.get("position", (-1, -1)) for r in rows]),
-            tuple(rows[0]["segmentation"]["size"]),
+            torch.tensor([r.get("scale", 1.0) if ours else 1.0 for r in rows], dtype=torch.float32),
+            torch.tensor([r.get("position", (-1, -1)) if ours else (-1, -1) for r in rows]),
+            sizes.pop(),
         )
 
 
-def load_results(path: str | Path) -> dict[int, Proposals]:
+def load_results(path: str | Path, images: Iterable[dict] = ()) -> dict[int, Proposals]:
     """Proposals by picture id from a COCO result file.
 
+    Args: as `read_results`.
     Raises:
-        InputError: no such file, or not a list of results with masks.
+        InputError: as `read_results`, or a result without mask or score.
     """
+    by_picture: dict[int, list[dict]] = {}
+    for row in read_results(path, images):
+        by_picture.setdefault(row["image_id"], []).append(row)
     try:
-        by_picture: dict[int, list[dict]] = {}
-        for row in json.loads(Path(path).read_text()):
-            by_picture.setdefault(row["image_id"], []).append(row)
-        ids = sorted(by_picture)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"proposals {str(path)!r} are no COCO result file: {error}") from error
-    return {i: Proposals.from_coco(by_picture[i]) for i in ids}
+        return {i: Proposals.from_coco(by_picture[i]) for i in sorted(by_picture)}
+    except InputError as error:
+        raise InputError(f"results {str(path)!r}: {error}") from error
 
 
 @torch.inference_mode()

@@ -68,6 +68,22 @@ def test_proposals_from_a_file_are_the_same_as_made_on_the_way(detect, cli, netw
     assert [r["score"] for r in unmasked] == [r["score"] for r in filed]
 
 
+def test_proposals_of_another_program(detect, cli, network, scenes, tmp_path):
+    assert cli("propose", scenes, "-o", tmp_path / "p", "--model", network, "--draw", 0, "--top-k", 20)[0] == 0
+    rows = json.loads((tmp_path / "p/proposals.json").read_text())
+    for r in rows:
+        x, y, w, h = r["bbox"]
+        r |= {"score": str(r["score"]), "scale": "none", "position": 7}
+        r["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    (tmp_path / "foreign.json").write_text(json.dumps(rows))
+    _, found = detect(scenes, "--proposals", tmp_path / "foreign.json")
+    assert {r["image_id"] for r in found} <= {r["image_id"] for r in rows} and found
+    rows[1]["score"] = "much"
+    (tmp_path / "foreign.json").write_text(json.dumps(rows))
+    code, _, err = cli("detect", scenes, "-o", tmp_path / "o", "--proposals", tmp_path / "foreign.json")
+    assert code == 2 and "foreign.json': result 1 has score 'much'" in err[0]
+
+
 def test_proposals_of_other_pictures(refused, detect, cli, detectors, network, scenes, photo, tmp_path, capsys):
     cli("propose", scenes, "-o", tmp_path / "p", "--model", network, "--top-k", 3, "--draw", 0)
     path = tmp_path / "p/proposals.json"
@@ -85,7 +101,7 @@ def test_proposals_of_other_pictures(refused, detect, cli, detectors, network, s
         line = refused("detect", scenes, *words, path, "--masks", masks)
         assert str(path) in line
     path.write_text(json.dumps([{**r, "bbox": [0, 0, float("nan"), 1]} for r in rows]))
-    assert "no numbers" in refused("detect", scenes, *words, path)
+    assert "result 0 has bbox nan" in refused("detect", scenes, *words, path)
 
 
 def test_boxes_of_masks_need_refined_masks(refused, detectors, network, photo, tmp_path):
@@ -134,13 +150,17 @@ def test_results_are_judged_and_drawn(cli, scenes, tmp_path):
 
 def test_what_the_results_have_is_judged(cli, scenes, tmp_path):
     path = tmp_path / "r.json"
-    for key, word in (("segmentation", "boxes"), ("bbox", "masks")):
+    for key, words in (("segmentation", ["boxes"]), ("bbox", ["masks", "boxes"])):  # without boxes those around the masks
         path.write_text(json.dumps([{k: v for k, v in r.items() if k != key} for r in perfect(scenes)]))
         _, said, _ = cli("evaluate", "detections", path, scenes)
-        assert said[0].startswith(f"{word} ") and "AP 1.000" in said[0] and said[1] == ""
+        assert [line.split()[0] for line in said[: said.index("")]] == words and all("AP 1.000" in s for s in said[: len(words)])
+    rows = perfect(scenes)
+    path.write_text(json.dumps([{k: v for k, v in rows[0].items() if k != "segmentation"}, *rows[1:]]))
+    _, said, _ = cli("evaluate", "detections", path, scenes)
+    assert said[0] == f"1 of {len(rows)} results have no mask: boxes alone are judged" and said[1].startswith("boxes ")
     path.write_text("[]")
     code, said, _ = cli("evaluate", "detections", path, scenes)
-    assert code == 0 and "AP 0.000, AP50 0.000" in said[0]
+    assert code == 0 and "holds no result" in said[0] and "AP 0.000, AP50 0.000" in said[1]
 
 
 def test_a_checkpoint_detects_first_and_what_it_found_is_kept(cli, detectors, network, scenes, tmp_path):
@@ -178,9 +198,9 @@ def test_results_that_do_not_fit_the_data(refused, detectors, network, scenes, t
 
     assert "category_id 77; the data set has" in said([{**rows[0], "category_id": 77}])
     assert "is of picture 4711" in said([{**rows[0], "image_id": 4711}])
-    assert "bbox [0, 0, nan, 1]" in said([{**rows[0], "bbox": [0, 0, float("nan"), 1]}])
+    assert "bbox nan; wanted a finite number" in said([{**rows[0], "bbox": [0, 0, float("nan"), 1]}])
     assert "cannot be read as JSON" in said("[")
-    assert "are no COCO result file" in said({"annotations": rows})
+    assert "hold a dict; wanted a COCO result file" in said({"images": rows})
     assert "cannot be read as JSON" in refused("evaluate", "detections", tmp_path / "none.json", scenes)
     line = refused("evaluate", "detections", detectors / "two.safetensors", scenes, "--proposer", network)
     assert "names cat, dog, which data" in line

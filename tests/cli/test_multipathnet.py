@@ -88,7 +88,7 @@ def test_bad_words(refused, folder, tmp_path):
     )
     assert "nothing.json' cannot be read" in refused(*words, "--proposals", tmp_path / "nothing.json")
     (tmp_path / "empty.json").write_text("[]")
-    assert "hold no result" in refused(*words, "--proposals", tmp_path / "empty.json")
+    assert "hold no proposal" in refused(*words, "--proposals", tmp_path / "empty.json")
     assert cli_trained(tmp_path) == []
 
 

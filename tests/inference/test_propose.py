@@ -156,7 +156,7 @@ def test_coco_round_trip(tiny, image, tmp_path):
 @pytest.mark.parametrize("text", ["[{]", '{"a": 1}', "[1]", '[{"score": 1}]'])
 def test_other_files_are_no_results(tmp_path, text):
     (tmp_path / "p.json").write_text(text)
-    with pytest.raises(ValueError, match="are no COCO result file"):
+    with pytest.raises(ValueError, match=r"p.json'(:| hold| cannot be)"):
         load_results(tmp_path / "p.json")
 
 
