@@ -63,3 +63,11 @@ def data_of(a: argparse.Namespace) -> tuple:
     data = open_dataset(a.data, held_out=False, on_fault=on_fault)
     valid = open_dataset(a.valid, held_out=True, on_fault=on_fault) if a.valid else None
     return data, valid, output_folder(a.out)
+
+
+def sampler_of(recipe) -> type:
+    """The sampler that follows a recipe's rules."""
+    from fairseg_lite.data.patches import PatchSampler
+    from fairseg_lite.official.patches import OfficialSampler
+
+    return OfficialSampler if recipe.rules == OfficialSampler.rules else PatchSampler

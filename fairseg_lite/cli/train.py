@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fairseg_lite.cli import naming
 from fairseg_lite.cli.inputs import DATA_HELP, command, device_of, positive, write_json
-from fairseg_lite.cli.runs import add_run, data_of, run_of
+from fairseg_lite.cli.runs import add_run, data_of, run_of, sampler_of
 from fairseg_lite.errors import InputError
 
 MODEL_NAMES = ("deepmask_tiny", "deepmask_vgg_a", "deepmask_resnet50")  # a test holds both equal to the library's
@@ -106,6 +106,7 @@ def _deepmask(a: argparse.Namespace) -> int:
         trunk_weights=None if a.resume and (out / "state.safetensors").exists() else a.trunk_weights,
         device=device,
         resume=a.resume,
+        sampler=sampler_of(recipe),
     )
     return _finished(a, recipe, model, history, valid)
 
@@ -128,9 +129,8 @@ def _sharpmask(a: argparse.Namespace) -> int:
         if a.end_to_end:  # the score learns again, and must see what is no object
             recipe = replace(recipe, end_to_end=True, negatives=recipe.negatives or max(recipe.positives // 3, 1))
     data, valid, out = data_of(a)
-    model, history = train_sharpmask(
-        data, recipe=recipe, deepmask=deepmask, out=out, refinement=kwargs, device=device, resume=a.resume
-    )
+    options = {"out": out, "refinement": kwargs, "device": device, "resume": a.resume, "sampler": sampler_of(recipe)}
+    model, history = train_sharpmask(data, recipe=recipe, deepmask=deepmask, **options)
     return _finished(a, recipe, model, history, valid)
 
 

@@ -8,11 +8,11 @@ Lengths scale with the patch: at P = 160 the object is 92 px, the jitter 11.4 px
 where there is some, beyond it the mirrored picture (`padding="symmetric"`) or ImageNet's mean colour (`"mean"`).
 
 A batch is a pure function of (seed, step): a run can resume anywhere, and workers need no state.
-The official sampler differs: `rules="official"`, described in `official/patches.py`.
+The official sampler differs: `official/patches.py`.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,6 +136,8 @@ def _mirrored(i: np.ndarray, n: int) -> np.ndarray:
 class PatchSampler:
     """Batches of patches from any dataset of scenes.
 
+    Attributes:
+        rules: what a `Recipe` calls these choices; another sampler has its own name.
     Args:
         dataset: scenes; wrapped in a `SceneCache` of `cache` bytes.
         spec: sizes.
@@ -144,7 +146,6 @@ class PatchSampler:
         balance: "class" draws a category, then one of its instances; "uniform" draws an instance.
         padding: "symmetric" or "mean".
         jitter: move, scale and mirror positives.
-        rules: "paper", or "official" for the official sampler's choices (padding, tries and hard are its own then).
         min_area, min_side: px; smaller objects are no positives (official code: 100 and 5), but forbid negatives.
         tries: windows drawn for a negative before another picture is taken; after as many pictures it is an error.
         colour: shake brightness, contrast and saturation of each patch by up to this share; the papers do not.
@@ -155,6 +156,8 @@ class PatchSampler:
         InputError: nothing can be drawn, with the count of instances each limit excluded; or an unknown option.
     Source: DeepMask section 3.3; balance and limits: official `DataSampler.lua`. Lesson: 01.
     """
+
+    rules = "paper"
 
     def __init__(
         self,
@@ -167,7 +170,6 @@ class PatchSampler:
         balance: str = "class",
         padding: str = "symmetric",
         jitter: bool = True,
-        rules: str = "paper",
         min_area: float = 100,
         min_side: float = 5,
         tries: int = 100,
@@ -179,7 +181,6 @@ class PatchSampler:
         for what, value, options in (
             ("balance", balance, ("class", "uniform")),
             ("padding", padding, ("symmetric", "mean")),
-            ("rules", rules, ("paper", "official")),
         ):
             if value not in options:
                 raise InputError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
@@ -194,30 +195,24 @@ class PatchSampler:
         labels = self.table.label[self.rows]
         self.by_class = [self.rows[labels == k] for k in np.unique(labels)]
         self.by_image = _rows_by_image(self.table, len(dataset))
-        self.official = None
-        if rules == "official":
-            from fairseg_lite.official.patches import OfficialRules  # it builds on this file
-
-            classes = self.by_class if balance == "class" else [self.rows]
-            self.official = OfficialRules(self.dataset, spec, classes, jitter=jitter)
 
     def batch(self, step: int) -> PatchBatch:
         """Batch number `step`: positives first."""
-        g, count = np.random.default_rng((self.seed, step)), (self.positives, self.negatives)
-        if self.official is not None:
-            images, masks, categories = zip(*self.official.samples(g, step, *count), strict=True)
-            images = torch.stack(images).contiguous(memory_format=torch.channels_last)
-        else:
-            patches = [self._positive(g) for _ in range(count[0])] + [self._negative(g) for _ in range(count[1])]
-            images, masks, categories = zip(*patches, strict=True)
-            images = normalise(np.stack(images))
+        g = np.random.default_rng((self.seed, step))
+        images, masks, categories = self._drawn(g, step)
         if self.colour:
             images = shaken(images, g.uniform(-self.colour, self.colour, (3, len(images))))
         masks = torch.from_numpy(np.stack(masks))
         if self.turn:
             images, masks = turned(images, masks, g.uniform(-self.turn, self.turn, len(images)))
-        labels = torch.tensor([1.0] * count[0] + [-1.0] * count[1])
+        labels = torch.tensor([1.0] * self.positives + [-1.0] * self.negatives)
         return PatchBatch(images, masks, labels, torch.tensor(categories))
+
+    def _drawn(self, g: np.random.Generator, step: int) -> tuple[Tensor, Sequence[np.ndarray], Sequence[int]]:
+        """The patches of a batch: normalised pictures, masks and categories."""
+        patches = [self._positive(g) for _ in range(self.positives)] + [self._negative(g) for _ in range(self.negatives)]
+        images, masks, categories = zip(*patches, strict=True)
+        return normalise(np.stack(images)), masks, categories
 
     def _positive(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
         for _ in range(self.tries):

@@ -1,4 +1,4 @@
-"""The official sampler's choices, where they differ from the paper (`PatchSampler(..., rules="official")`).
+"""The official sampler's choices, where they differ from the paper: `OfficialSampler` in the place of `PatchSampler`.
 
     mask samples    jittered positives: +-16 px at the 160-px patch, 2^(+-1/4); the window is rounded to whole pixels
     score samples   positives are not moved; their scale is one of 2^(k/4), so objects have 1 to 1.19 times the
@@ -14,13 +14,13 @@ Randomness is anything with `integers(n)` (0 to n - 1) and `uniform(low, high)`:
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fairseg_lite.data.patches import PatchSpec, Window, crop_mask
+from fairseg_lite.data.patches import PatchSampler, PatchSpec, Window, crop_mask
 from fairseg_lite.data.scenes import SceneDataset, Subset
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.masks import polygons_to_mask
@@ -47,31 +47,24 @@ class Sample(NamedTuple):
     category: int
 
 
-class OfficialRules:
-    """Single patches by the official code's rules.
+class OfficialSampler(PatchSampler):
+    """Batches of patches by the official code's rules; single ones by `mask_sample`, `score_positive`, `score_negative`.
 
     Args:
-        dataset: scenes.
-        spec: sizes.
-        classes: rows of the instance table that mask samples are drawn from, by category.
-        jitter: move and scale mask samples; mirror all samples.
+        dataset, spec, options: as for `PatchSampler`, of which padding, tries and hard do nothing here; jitter moves and
+            scales mask samples, and mirrors all samples.
         label_shift: copy the official fault that mask labels lie one pixel of the picture too far right and down.
     Raises:
-        InputError: no picture has an object.
+        InputError: as `PatchSampler`; or no picture has an object.
     Source: official `DataSampler.lua`. Lesson: 01.
     """
 
-    def __init__(
-        self,
-        dataset: SceneDataset,
-        spec: PatchSpec,
-        classes: Sequence[np.ndarray],
-        *,
-        jitter: bool = True,
-        label_shift: bool = False,
-    ):
-        self.dataset, self.table, self.spec, self.classes = dataset, dataset.instances, spec, classes
-        self.jitter, self.label_shift = jitter, label_shift
+    rules = "official"
+
+    def __init__(self, dataset: SceneDataset, spec: PatchSpec, *, label_shift: bool = False, **options: Any):
+        super().__init__(dataset, spec, **options)
+        self.label_shift = label_shift
+        self.classes = self.by_class if self.balance == "class" else [self.rows]
         self.full, self.shift = spec.patch_size + spec.context, 16 * spec.patch_size / 160
         self.centres: dict[int, dict[int, list]] = {}  # picture -> scale in STEPs -> (x, y at that scale, row)
         for row, (i, (x1, y1, x2, y2)) in enumerate(zip(self.table.image, self.table.box.tolist(), strict=True)):
@@ -85,10 +78,11 @@ class OfficialRules:
         if not self.pictures:
             raise InputError(f"no object in {len(dataset)} pictures; score samples are drawn around objects")
 
-    def samples(self, g: Draws, step: int, positives: int, negatives: int) -> list[Sample]:
-        """What a batch holds, mirrored or not, and normalised."""
+    def _drawn(self, g: np.random.Generator, step: int) -> tuple[Tensor, Sequence[np.ndarray], Sequence[int]]:
         positive = self.score_positive if step % 2 else self.mask_sample
-        return [self.finish(g, draw(g)) for draw in [positive] * positives + [self.score_negative] * negatives]
+        draws = [positive] * self.positives + [self.score_negative] * self.negatives
+        images, masks, categories = zip(*(self.finish(g, draw(g)) for draw in draws), strict=True)
+        return torch.stack(images).contiguous(memory_format=torch.channels_last), masks, categories
 
     def finish(self, g: Draws, sample: Sample) -> Sample:
         """Mirror every other sample; take ImageNet's mean and deviation out."""

@@ -31,7 +31,7 @@ class Recipe:
     options: dict = field(default_factory=dict)  # of that function, such as {"k": 64} of a SharpMask
     positives: int = 24  # patches in a batch; paper: 32 in all, equal numbers for the score
     negatives: int = 8
-    rules: str = "paper"  # sampling rules: "paper" or "official"
+    rules: str = "paper"  # `rules` of the sampler; "official" is that of official/patches.py
     balance: str = "class"  # "class": category first (official code), or "uniform"
     padding: str = "symmetric"  # beyond the picture: it mirrored, or "mean" grey, which whole-picture inference shows
     jitter: bool = True  # paper: +-16 px and 2^(+-1/4) at the 224-px scale, flip
@@ -135,6 +135,7 @@ def train_deepmask(
     device: torch.device | str = "cpu",
     resume: bool = False,
     progress: bool = True,
+    sampler: type[PatchSampler] = PatchSampler,
 ) -> tuple[DeepMask, History]:
     """Train DeepMask on any dataset of scenes.
 
@@ -147,10 +148,11 @@ def train_deepmask(
         device: where to train.
         resume: go on from `out`.
         progress: show a bar.
+        sampler: what draws the patches; its `rules` must be the recipe's.
     Returns:
         The network in evaluation mode, and its history.
     Raises:
-        InputError: from the sampler (no usable object), from `fit` (loss not finite) or from the disk.
+        InputError: a sampler of other rules; from the sampler (no usable object), `fit` (loss not finite) or the disk.
     Source: DeepMask section 3.3. Lesson: 03.
     """
     kwargs = {**recipe.options, **(model_kwargs or {})}
@@ -160,7 +162,7 @@ def train_deepmask(
         model = MODELS[recipe.model](**kwargs, **extra)
     freeze_stages(model, recipe.freeze)
     history = run_recipe(
-        model.to(device), dataset, recipe, kwargs=kwargs, out=out, resume=resume, progress=progress
+        model.to(device), dataset, recipe, sampler=sampler, kwargs=kwargs, out=out, resume=resume, progress=progress
     )  # fmt: skip
     return model, history
 
@@ -170,6 +172,7 @@ def run_recipe(
     dataset: SceneDataset,
     recipe: Recipe,
     *,
+    sampler: type[PatchSampler],
     kwargs: dict,
     out: str | Path | None,
     resume: bool,
@@ -180,7 +183,11 @@ def run_recipe(
     Args:
         kwargs: what built it, for `load_model`.
     """
-    sampler = PatchSampler(
+    if sampler.rules != recipe.rules:
+        raise InputError(
+            f"the recipe's rules are {recipe.rules!r}, but {sampler.__name__} follows {sampler.rules!r}; give another sampler"
+        )
+    samples = sampler(
         dataset,
         patch_spec(model),
         positives=recipe.positives,
@@ -189,12 +196,11 @@ def run_recipe(
         balance=recipe.balance,
         padding=recipe.padding,
         jitter=recipe.jitter,
-        rules=recipe.rules,
         colour=recipe.colour,
         turn=recipe.turn,
     )
     header = {"model": recipe.model, "kwargs": kwargs, "recipe": asdict(recipe)}
-    history = fit(model.train(), sampler, loss_of(recipe), recipe.fit, out=out, header=header, resume=resume, progress=progress)
+    history = fit(model.train(), samples, loss_of(recipe), recipe.fit, out=out, header=header, resume=resume, progress=progress)
     model.eval()
     if out is not None and history.finished:
         save_model(Path(out) / "model.safetensors", model, name=recipe.model, kwargs=kwargs, recipe=asdict(recipe))

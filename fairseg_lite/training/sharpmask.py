@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from fairseg_lite.data.patches import PatchSampler
 from fairseg_lite.data.scenes import SceneDataset
 from fairseg_lite.errors import InputError
 from fairseg_lite.models.deepmask import DeepMask
@@ -69,6 +70,7 @@ def train_sharpmask(
     device: torch.device | str = "cpu",
     resume: bool = False,
     progress: bool = True,
+    sampler: type[PatchSampler] = PatchSampler,
 ) -> tuple[SharpMask, History]:
     """Train the refinement of a DeepMask.
 
@@ -81,6 +83,7 @@ def train_sharpmask(
         device: where to train.
         resume: go on from `out`.
         progress: show a bar.
+        sampler: as for `train_deepmask`.
     Returns:
         The network in evaluation mode, and its history.
     Raises:
@@ -97,5 +100,5 @@ def train_sharpmask(
     torch.manual_seed(recipe.fit.seed)
     model = MODELS[recipe.model](deepmask=deepmask, **refinement).freeze(not recipe.end_to_end).to(device)
     kwargs = {"deepmask": header.get("kwargs", {}), **refinement}
-    history = run_recipe(model, dataset, recipe, kwargs=kwargs, out=out, resume=resume, progress=progress)
+    history = run_recipe(model, dataset, recipe, sampler=sampler, kwargs=kwargs, out=out, resume=resume, progress=progress)
     return model, history

@@ -13,12 +13,16 @@ import torch
 from safetensors.torch import save_file
 
 from fairseg_lite.cli import build_parser
+from fairseg_lite.cli.runs import sampler_of
 from fairseg_lite.cli.train import recipe_of
+from fairseg_lite.data.patches import PatchSampler
 from fairseg_lite.models import deepmask
 from fairseg_lite.models.checkpoints import load_model, load_tensors
 from fairseg_lite.models.deepmask import deepmask_tiny
+from fairseg_lite.official.patches import OfficialSampler
 from fairseg_lite.training import recipes
 from fairseg_lite.training.recipes import RECIPES
+from fairseg_lite.training.sharpmask import SHARPMASK_RECIPES
 
 QUICK = ("--steps", 2, "--batch", 4)
 
@@ -73,6 +77,12 @@ def test_stages_are_frozen_only_where_the_trunk_has_learnt_something():
     assert recipe("--recipe", "photos", "--trunk-weights", "W").freeze == RECIPES["photos"].freeze > 0
     assert recipe("--recipe", "photos").freeze == 0
     assert recipe("--recipe", "photos", "--model", "deepmask_tiny", "--trunk-weights", "W").freeze == 0
+
+
+def test_each_recipe_gets_the_sampler_of_its_rules():
+    samplers = {name: sampler_of(r) for name, r in (RECIPES | {"sharp": SHARPMASK_RECIPES["official"]}).items()}
+    official = {name for name, sampler in samplers.items() if sampler is OfficialSampler}
+    assert official == {"official", "sharp"} and samplers["paper"] is PatchSampler
 
 
 def test_photos_recipe_takes_trunk_weights_from_a_file(cli, scenes, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from fairseg_lite.data.scenes import Scene, tabulate
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.geometry.pixels import normalise
 from fairseg_lite.geometry.resample import symmetric_pad
+from fairseg_lite.official.patches import OfficialSampler
 
 TINY = PatchSpec(patch_size=96, context=32, object_size=55, target_size=96)
 PAPER = PatchSpec(patch_size=224, context=0, object_size=128, target_size=56)
@@ -341,10 +342,10 @@ def same(a, b) -> bool:
     return all(torch.equal(getattr(a, f), getattr(b, f)) for f in ("images", "masks", "labels", "categories"))
 
 
-@pytest.mark.parametrize("rules", ["paper", "official"])
-def test_a_batch_is_a_function_of_seed_and_step(rules):
+@pytest.mark.parametrize("sampler", [PatchSampler, OfficialSampler])
+def test_a_batch_is_a_function_of_seed_and_step(sampler):
     def fresh(**kwargs):
-        return PatchSampler(ShapesDataset(8), TINY, positives=4, negatives=4, rules=rules, **kwargs)
+        return sampler(ShapesDataset(8), TINY, positives=4, negatives=4, **kwargs)
 
     first = fresh(seed=3)
     batches = [first.batch(step) for step in range(4)]
@@ -430,7 +431,6 @@ def test_nothing_to_learn_from_is_an_error(data, message):
     [
         ({"balance": "fair"}, "balance is 'fair'; choose one of 'class', 'uniform'"),
         ({"padding": "zeros"}, "padding is 'zeros'; choose one of 'symmetric', 'mean'"),
-        ({"rules": "mine"}, "rules is 'mine'; choose one of 'paper', 'official'"),
         ({"positives": 0, "negatives": 0}, "wanted at least one patch"),
         ({"positives": -1}, "a batch of -1 positives"),
         ({"cache": -1}, "cache limit is -1 bytes"),
@@ -441,9 +441,9 @@ def test_bad_options_are_named(kwargs, message):
         PatchSampler(one(40, 50, 95, 80), TINY, **{"positives": 1, "negatives": 1} | kwargs)
 
 
-@pytest.mark.parametrize("rules", ["paper", "official"])
-def test_an_object_without_pixels_is_passed_over(rules):
+@pytest.mark.parametrize("kind", [PatchSampler, OfficialSampler])
+def test_an_object_without_pixels_is_passed_over(kind):
     data = Boxes((90, 90, [(20, 20, 20, 60, 0, False), (30, 30, 60, 60, 1, False)]))
-    sampler = PatchSampler(data, TINY, positives=10, negatives=10, rules=rules, min_area=0, min_side=0.5)
+    sampler = kind(data, TINY, positives=10, negatives=10, min_area=0, min_side=0.5)
     for step in range(2):
         assert set(sampler.batch(step).categories[:10].tolist()) == {1}

@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 
 from fairseg_lite.data.coco import CocoDataset
-from fairseg_lite.data.patches import PatchSampler, PatchSpec
+from fairseg_lite.data.patches import PatchSpec
 from fairseg_lite.data.scenes import SceneCache, Subset
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.masks import polygons_to_mask, rle_encode
 from fairseg_lite.official import patches as official_patches
-from fairseg_lite.official.patches import OfficialRules, crop_grey, crop_polygons, polygons_of
+from fairseg_lite.official.patches import OfficialSampler, crop_grey, crop_polygons, polygons_of
 from fairseg_lite.training.recipes import RECIPES, train_deepmask
 from tests.data.test_patches import TINY, Boxes
 
@@ -46,8 +47,9 @@ class Replay:
         return value
 
 
-def official(data, **kwargs) -> OfficialRules:
-    return OfficialRules(data, PatchSpec(), PatchSampler(data, PatchSpec(), positives=1, negatives=0).by_class, **kwargs)
+def official(data, spec=None, **kwargs) -> OfficialSampler:
+    """A sampler of which single patches are asked for."""
+    return OfficialSampler(data, spec or PatchSpec(), positives=1, negatives=0, **kwargs)
 
 
 def replayed(rules, name):
@@ -158,9 +160,9 @@ POLYGON = [[30, 40, 110, 40, 110, 100, 70, 60, 30, 100]]
 @pytest.mark.parametrize("segmentation", [POLYGON, None], ids=["polygon", "RLE"])
 def test_labels_lie_on_the_object_unless_the_fault_is_copied(tmp_path, segmentation):
     data, spec = white_object(tmp_path, segmentation), PatchSpec(160, 32, 92, 160)
-    classes, iou = [np.array([0])], {}
+    iou = {}
     for shift in (False, True):
-        rules, g, ious = OfficialRules(data, spec, classes, label_shift=shift), np.random.default_rng(0), []
+        rules, g, ious = official(data, spec, label_shift=shift), np.random.default_rng(0), []
         for _ in range(10):
             image, mask, _ = rules.mask_sample(g)
             seen = image[0, 16:-16, 16:-16].numpy() > 0.5
@@ -224,7 +226,7 @@ def windows(rules, draw, n):
 
 def test_score_positives_are_centred_and_up_to_a_fifth_too_large():
     data = ShapesDataset(10, seed=3)
-    rules = OfficialRules(data, TINY, [np.arange(1)])
+    rules = official(data, TINY)
     for _, left, top, side, row in windows(rules, rules.score_positive, 40):
         x1, y1, x2, y2 = data.instances.box[row]
         if side > 10:  # below, small windows are kept at 10 px
@@ -236,7 +238,7 @@ def test_score_positives_are_centred_and_up_to_a_fifth_too_large():
 
 def test_jittered_windows_keep_the_official_limits():
     data = ShapesDataset(10, seed=3)
-    rules = OfficialRules(data, TINY, [np.arange(len(data.instances))])
+    rules = official(data, TINY, balance="uniform", min_area=0, min_side=0)
     moves, octaves = [], []
     for _, left, top, side, row in windows(rules, rules.mask_sample, 200):
         x1, y1, x2, y2 = data.instances.box[row]
@@ -249,7 +251,7 @@ def test_jittered_windows_keep_the_official_limits():
 
 def test_negatives_are_far_by_the_official_measure():
     data = ShapesDataset(10, seed=3)
-    rules, points = OfficialRules(data, TINY, [np.arange(1)]), []
+    rules, points = official(data, TINY), []
     far = rules._far_point
     rules._far_point = lambda g, scales, h, w: points.append((scales, far(g, scales, h, w))) or points[-1][1]
     for _, _, _, _, row in windows(rules, rules.score_negative, 60):
@@ -262,7 +264,7 @@ def test_negatives_are_far_by_the_official_measure():
 
 
 def test_no_free_point_is_not_an_endless_search():
-    rules = OfficialRules(Boxes((40, 40, [(10, 10, 30, 30, 0, False)])), PatchSpec(), [np.arange(1)])
+    rules = official(Boxes((40, 40, [(10, 10, 30, 30, 0, False)])))
     rules.shift, rules.centres[0] = 1e9, {k: [(0, 0, 0)] for k in range(-30, 30)}  # nothing is far enough
     g = Counting()
     assert rules.score_negative(g).category == -1
@@ -272,30 +274,29 @@ def test_no_free_point_is_not_an_endless_search():
 def test_categories_of_crowds_alone_are_left_out():
     """The official code would draw such a category again and again."""
     data = Boxes((90, 90, [(0, 0, 80, 80, 0, True), (20, 20, 60, 60, 1, False)]))
-    batch = PatchSampler(data, TINY, positives=20, negatives=2, rules="official").batch(0)
+    batch = OfficialSampler(data, TINY, positives=20, negatives=2).batch(0)
     assert set(batch.categories[:20].tolist()) == {1}
 
 
 def test_nothing_to_draw_is_an_error():
     with pytest.raises(ValueError, match="no object to learn from"):
-        PatchSampler(Boxes((90, 90, [])), TINY, positives=1, negatives=1, rules="official")
+        OfficialSampler(Boxes((90, 90, [])), TINY, positives=1, negatives=1)
     with pytest.raises(ValueError, match="no object in 1 pictures; score samples are drawn around objects"):
-        OfficialRules(Boxes((90, 90, [])), TINY, [])
+        official(Boxes((90, 90, [(20, 20, 20, 60, 0, False)])), TINY, min_area=0, min_side=0)
 
 
 @pytest.mark.parametrize("h, w", [(1, 1), (3, 40)])
 def test_small_pictures(h, w):
     data = Boxes((h, w, [(0, 0, w, h, 0, False)]))
-    sampler = PatchSampler(data, TINY, positives=4, negatives=4, rules="official", min_area=0, min_side=0)
+    sampler = OfficialSampler(data, TINY, positives=4, negatives=4, min_area=0, min_side=0)
     assert all(sampler.batch(step).images.isfinite().all() for step in range(4))
 
 
 def test_even_steps_hold_mask_samples_and_odd_ones_score_samples():
-    sampler = PatchSampler(ShapesDataset(10, seed=3), TINY, positives=6, negatives=3, rules="official")
-    rules = sampler.official
+    sampler = OfficialSampler(ShapesDataset(10, seed=3), TINY, positives=6, negatives=3)
     for step, method in ((0, "mask_sample"), (1, "score_positive")):
-        calls, draw = [], getattr(rules, method)
-        setattr(rules, method, lambda g, calls=calls, draw=draw: calls.append(1) or draw(g))
+        calls, draw = [], getattr(sampler, method)
+        setattr(sampler, method, lambda g, calls=calls, draw=draw: calls.append(1) or draw(g))
         batch = sampler.batch(step)
         assert len(calls) == 6
         assert batch.labels.tolist() == [1] * 6 + [-1] * 3
@@ -307,6 +308,8 @@ def test_even_steps_hold_mask_samples_and_odd_ones_score_samples():
 def test_the_official_recipe_trains():
     recipe = RECIPES["official"]
     short = replace(recipe, model="deepmask_tiny", positives=4, negatives=4, fit=replace(recipe.fit, steps=2, log_every=1))
-    _, history = train_deepmask(ShapesDataset(6), recipe=short, progress=False)
+    _, history = train_deepmask(ShapesDataset(6), recipe=short, progress=False, sampler=OfficialSampler)
     assert history.finished
     assert len(history["loss"]) == 2
+    with pytest.raises(InputError, match="the recipe's rules are 'official', but PatchSampler follows 'paper'"):
+        train_deepmask(ShapesDataset(6), recipe=short, progress=False)

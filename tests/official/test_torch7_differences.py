@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from fairseg_lite.data.patches import PatchSampler, PatchSpec
+from fairseg_lite.data.patches import PatchSpec
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.models.checkpoints import load_model
-from fairseg_lite.official.patches import OfficialRules
+from fairseg_lite.official.patches import OfficialSampler
 from fairseg_lite.training.recipes import patch_report
 
 from .differences import neighbours_mask
@@ -21,14 +21,13 @@ def test_the_neighbours_mask_costs_recall():
 def test_labels_one_pixel_off():
     """The same draws with and without the shift: the IoU of a network that learns it perfectly."""
     data, spec = ShapesDataset(20, seed=0), PatchSpec()
-    classes = PatchSampler(data, spec, positives=1, negatives=0).by_class
-    rules = [OfficialRules(data, spec, classes, label_shift=shift) for shift in (False, True)]
+    rules = [OfficialSampler(data, spec, positives=1, negatives=0, label_shift=shift) for shift in (False, True)]
     ious, sides = [], []
     for seed in range(40):
         right, shifted = (r.mask_sample(np.random.default_rng(seed)).mask for r in rules)
         ious.append((right & shifted).sum() / (right | shifted).sum())
         g = np.random.default_rng(seed)
-        rows = classes[int(g.integers(len(classes)))]
+        rows = rules[0].classes[int(g.integers(len(rules[0].classes)))]
         x1, y1, x2, y2 = data.instances.box[int(rows[int(g.integers(len(rows)))])].tolist()
         sides.append(max(x2 - x1, y2 - y1))
     small = np.array(sides) < np.median(sides)
