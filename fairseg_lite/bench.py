@@ -56,27 +56,25 @@ class Settings:
     batch: int = 32  # patches in a training step
     ceiling: int = 2048  # side of the matrices
 
+    def __post_init__(self) -> None:
+        for name in ("model", "against"):
+            if (value := getattr(self, name)) and value not in MODELS:
+                raise InputError(f"{name} is {value!r}; choose one of {', '.join(MODELS)}")
+        for name, value in asdict(self).items():
+            if isinstance(value, int) and value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1")
+
 
 QUICK = Settings(model="deepmask_tiny", width=160, height=120, scales=2, top_k=20, repeat=1, batch=4, ceiling=256)
 
 
-def settings(*, quick: bool = False, size: str | None = None, **changes: object) -> Settings:
-    """Settings from a command line: `size` is "WxH", the rest are fields.
+def settings(*, quick: bool = False, **changes: object) -> Settings:
+    """Settings of a model: those of `QUICK` or of the reference, with changes to fields.
 
-    Raises:
-        InputError: a size that is not two whole numbers of at least 1.
     Example:
-        >>> settings(size="320x200", top_k=10).width
-        320
+        >>> settings(model="multipathnet_tiny").top_k
+        1000
     """
-    if size is not None:
-        try:
-            width, height = (int(n) for n in size.lower().split("x"))
-        except ValueError:
-            width = height = 0
-        if min(width, height) < 1:
-            raise InputError(f"size is {size!r}; write it as 640x480, width by height in pixels")
-        changes |= {"width": width, "height": height}
     if changes.get("model") in multipathnet.MODELS and not quick:
         changes = {"top_k": 1000, **changes}
     return replace(QUICK if quick else Settings(), **changes)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fairseg_lite import bench
+from fairseg_lite.errors import InputError
 from fairseg_lite.models.deepmask import MODELS
 
 CPU = torch.device("cpu")
@@ -13,16 +14,16 @@ CPU = torch.device("cpu")
 
 def test_settings_from_a_command_line():
     assert bench.settings() == bench.Settings()
-    s = bench.settings(quick=True, size="64x48", top_k=3)
+    s = bench.settings(quick=True, width=64, height=48, top_k=3)
     assert (s.model, s.width, s.height, s.top_k) == (bench.QUICK.model, 64, 48, 3)
-    for size in ("640", "0x5", "axb", "1x2x3", ""):
-        with pytest.raises(ValueError, match="write it as 640x480"):
-            bench.settings(size=size)
+    for change in ({"width": 0}, {"repeat": 0}, {"top_k": -1}, {"model": "x"}, {"against": "x"}):
+        with pytest.raises(InputError, match=f"{next(iter(change))} is "):
+            bench.settings(**change)
     assert {bench.Settings().model, bench.QUICK.model} <= set(MODELS)
 
 
 def test_scales_are_half_an_octave_apart_up_to_the_papers_largest():
-    model, image, scales = bench.build(bench.settings(quick=True, size="70x50"), CPU)
+    model, image, scales = bench.build(bench.settings(quick=True, width=70, height=50), CPU)
     assert image.shape == (50, 70, 3)
     assert scales[1] / scales[0] == pytest.approx(2**0.5)
     assert scales[-1] == pytest.approx(2**0.5 * model.patch_size / 160)

@@ -2,7 +2,8 @@
 
 import argparse
 
-from fairseg_lite.cli.inputs import command, output_folder, positive
+from fairseg_lite.cli.inputs import output_folder
+from fairseg_lite.cli.options import command, positive
 from fairseg_lite.errors import InputError
 
 SHAPES = """example:

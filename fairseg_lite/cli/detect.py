@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fairseg_lite.cli.inputs import add_device, command, device_of, positive, write_picture
-from fairseg_lite.cli.propose import image_ids, over_pictures, picture_name, pictures_and_output
+from fairseg_lite.cli.inputs import image_ids, over_pictures, picture_name, pictures_and_output, proposer, write_picture
+from fairseg_lite.cli.options import add_device, command, device_of, positive
+from fairseg_lite.cli.settings import add_set, arguments
 from fairseg_lite.errors import InputError
 
 DETECT = """examples:
   fairseg-lite detect holiday.jpg -o out --model runs/named/model.safetensors --proposer runs/sharp/model.safetensors
-  fairseg-lite detect photos/valid -o out --model runs/named/model.safetensors --proposals out/proposals.json --flip
+  fairseg-lite detect photos/valid -o out --model runs/named/model.safetensors --proposals out/proposals.json --set flip=true
 OUT gets NAME.png for each picture, the surest objects drawn in with mask, box and name, and detections.json: COCO results with
 the category ids of the data the network was trained on. image_id is that of the folder's COCO annotations if there are some,
 else 1, 2, ... by name; file_name is added. A damaged picture is named and left out, and the exit code is 2.
@@ -29,8 +30,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "--model", nargs="+", default=["shapes-multipath"], metavar="M",
         help="a MultiPathNet checkpoint, or several: an ensemble (default: shapes-multipath, of the library)",
     )  # fmt: skip
-    p.add_argument("--draw", type=float, default=0.5, metavar="P", help="draw and list objects from this score on (default: 0.5)")
-    p.add_argument("--no-pictures", action="store_true", help="write detections.json only")
+    words = "draw and list objects from this score on; 1: no pictures (default: 0.5)"
+    p.add_argument("--draw", type=float, default=0.5, metavar="P", help=words)
     add_detection(p)
     add_device(p)
     p.set_defaults(run=_detect)
@@ -45,16 +46,8 @@ def add_detection(p: argparse.ArgumentParser) -> None:
         "--masks", choices=("proposal", "refined", "none"),
         help="of the proposal, made anew for the final box, or none (default: refined; with --proposals: proposal)",
     )  # fmt: skip
-    p.add_argument("--mask-boxes", action="store_true", help="boxes are the smallest around refined masks, at the end")
-    p.add_argument("--score", type=float, default=0.05, metavar="P", help="least probability (default: 0.05)")
-    p.add_argument("--nms", type=float, default=0.3, metavar="IOU", help="of two of a category that overlap more (default: 0.3)")
-    p.add_argument("--vote", type=float, metavar="IOU", help="box voting among those that overlap so much, such as 0.5")
-    p.add_argument(
-        "--iterations", type=positive, default=1, metavar="N", help="looks, each at the boxes of the last (default: 1)"
-    )
-    p.add_argument("--flip", action="store_true", help="look at the mirrored picture, too")
-    p.add_argument("--crops", type=int, default=0, metavar="N", help="shaken copies of each proposal besides (default: 0)")
-    p.add_argument("--short-side", type=positive, metavar="PX", help="resize pictures to this (default: as trained)")
+    words = "score_threshold=P, nms=IOU, and the paper's additions: flip=true, vote=IOU, iterations=N, crops=N, mask_boxes=true"
+    add_set(p, words + ", short_side=PX")
 
 
 class Detector:
@@ -72,9 +65,11 @@ class Detector:
 
     def __init__(self, a: argparse.Namespace, names: Sequence[str], device, images: Sequence[dict]):
         from fairseg_lite.data.results import Boxes, load_boxes
+        from fairseg_lite.inference.detect import detect
         from fairseg_lite.inference.propose import load_results, prepare
         from fairseg_lite.models.checkpoints import load_model
 
+        self.options = arguments(a.set, detect, besides=("sharpmask", "masks", "timer"))
         self.models = [load_model(name, device=device, kind="MultiPathNet") for name in names]
         self.categories, self.category_ids = categories_of(self.models[0])
         for name, model in zip(names, self.models, strict=True):
@@ -83,19 +78,11 @@ class Detector:
                     f"{names[0]!r} names {', '.join(self.categories)}, {name!r} {', '.join(other[0])}; an ensemble needs the same"
                 )
         masks = a.masks or ("proposal" if a.proposals else "refined")
-        if a.mask_boxes and masks != "refined":
-            raise InputError("--mask-boxes takes boxes from refined masks: add --masks refined, and --proposer, which draws them")
-        self.masks, self.top_k = (None if masks == "none" else masks), a.top_k
-        self.options = {
-            "score_threshold": a.score, "nms": a.nms, "vote": a.vote, "iterations": a.iterations, "flip": a.flip,
-            "crops": a.crops, "short_side": a.short_side, "mask_boxes": a.mask_boxes,
-        }  # fmt: skip
-        self.proposer = None
+        if self.options.get("mask_boxes") and masks != "refined":
+            raise InputError("mask_boxes takes boxes from refined masks: add --masks refined, and --proposer, which draws them")
+        self.masks, self.top_k, self.proposer = (None if masks == "none" else masks), a.top_k, None
         if not a.proposals or self.masks == "refined":
-            self.proposer = load_model(a.proposer, device=device)
-            if not hasattr(self.proposer, "patch_size"):
-                raise InputError(f"--proposer {a.proposer!r} holds no network that proposes; wanted a DeepMask or SharpMask")
-            self.proposer = prepare(self.proposer)
+            self.proposer = prepare(proposer(a.proposer, device))
         self.known = None
         if a.proposals:
             if self.masks == "proposal":
@@ -164,7 +151,7 @@ def _detect(a: argparse.Namespace) -> int:
 
     def work(path: Path, image) -> list[dict]:
         found = detector(image, ids[path])
-        if not a.no_pictures:
+        if a.draw < 1:
             write_picture(out / picture_name(path, pictures), drawn(image, found, detector.categories, a.draw))
         for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True):
             if score >= a.draw:
@@ -172,7 +159,7 @@ def _detect(a: argparse.Namespace) -> int:
                 listed.append((detector.categories[label], score, box))
         return found.to_coco(ids[path], detector.category_ids)
 
-    shown = "" if a.no_pictures else f"those from a score of {a.draw:g} on"
+    shown = f"those from a score of {a.draw:g} on" if a.draw < 1 else ""
     code = over_pictures(pictures, work, out, "detections", drawn=shown)
     width = max([8, *(len(detector.categories[k]) for k in table)])
     if len(pictures) == 1:

@@ -2,23 +2,14 @@
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 from fairseg_lite.cli.detect import Detector, add_detection
-from fairseg_lite.cli.inputs import (
-    DATA_HELP,
-    add_device,
-    add_precision,
-    command,
-    device_of,
-    dtype_of,
-    open_dataset,
-    output_folder,
-    positive,
-    write_json,
-    write_picture,
-)
+from fairseg_lite.cli.inputs import open_dataset, output_folder, proposer, write_json, write_picture
+from fairseg_lite.cli.options import DATA_HELP, add_device, add_precision, command, device_of, dtype_of, positive
+from fairseg_lite.cli.settings import add_set, arguments, changed
 from fairseg_lite.cli.train import MODEL_NAMES, SHARPMASK_NAMES
 from fairseg_lite.errors import InputError
 
@@ -32,7 +23,7 @@ boundary, and F-score of boundary pixels; for a SharpMask also of its coarse mas
 """
 DETECTIONS = """examples:
   fairseg-lite evaluate detections out/detections.json photos/valid -o result.json
-  fairseg-lite evaluate detections runs/named/model.safetensors shapes:500 --flip --vote 0.5 --confusion confusion.png
+  fairseg-lite evaluate detections runs/named/model.safetensors shapes:500 --set flip=true --set vote=.5 --confusion c.png
 RESULTS is a COCO result file, of `detect` or another program, or a MultiPathNet checkpoint that detects first. AP: average
 precision, mean over categories and IoU .50:.95; AP50 and AP75: at one IoU (COCO's definition). Masks and boxes are judged each
 by itself, where the results have them. Then what kinds of mistakes there are, and how much AP mending each would bring.
@@ -53,12 +44,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("-o", "--out", metavar="FILE", help="write all numbers as JSON")
     p.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures: a quick look")
     p.add_argument("--top-k", type=positive, default=1000, metavar="N", help="proposals per picture (default: 1000)")
-    p.add_argument("--nms", type=float, metavar="IOU", help="drop proposals that overlap a better one by more")
-    p.add_argument("--zoom", type=int, default=0, metavar="N", help="larger scales to add, for small objects")
     p.add_argument("--figure", metavar="FILE", help="draw the pictures that went best, median and worst")
     p.add_argument("--edges", metavar="FILE", help="draw edges of eight objects close up; of a SharpMask before and after")
     p.add_argument("--boundary", action="store_true", help="measure the edges of the masks too, on the same patches")
     p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
+    add_set(p, "of `propose`: nms=IOU, zoom=N (larger scales, for small objects), max_side=PX, ...")
     add_precision(p)
     add_device(p)
     p.set_defaults(run=_evaluate)
@@ -80,64 +70,49 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     networks = MODEL_NAMES + SHARPMASK_NAMES + MULTIPATHNET_NAMES
     p.add_argument("--model", choices=networks, help="with random weights (default: deepmask_resnet50)")
     p.add_argument("--against", choices=networks, help="a second network, in turns with the first")
-    p.add_argument("--size", metavar="WxH", help="of the picture (default: 640x480)")
-    p.add_argument("--scales", type=positive, metavar="N", help="in the pyramid, sqrt(2) apart (default: 7)")
-    p.add_argument("--top-k", type=positive, metavar="N", help="proposals (default: 500; 1000 for a MultiPathNet)")
     p.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"], help="default: both")
-    p.add_argument("--repeat", type=positive, metavar="N", help="runs; the fastest counts (default: 3)")
+    add_set(p, "width=PX, height=PX, scales=N, top_k=N, repeat=N (the fastest run counts), batch=N")
     p.add_argument("--quick", action="store_true", help="small picture and network, one run: to see that it works")
     p.add_argument("--json", metavar="FILE", help="write all numbers as JSON")
     add_device(p)
     p.set_defaults(run=_bench)
 
 
-def _evaluate(a: argparse.Namespace) -> None:
-    device = device_of(a)
-    if a.out:
-        output_folder(Path(a.out).parent)
-    from tqdm.auto import tqdm
+KINDS = {"segm": "masks", "bbox": "boxes"}
 
+
+def _judged(a: argparse.Namespace) -> tuple:
+    """(the data to measure on, how many pictures there would be without --limit)."""
+    from fairseg_lite.data.scenes import Subset
+
+    data = open_dataset(a.data, held_out=True, on_fault="skip" if a.skip_faults else "raise")
+    if len(data) == 0:
+        raise InputError(f"data {a.data!r} holds no picture; nothing to measure")
+    return (Subset(data, range(a.limit)) if a.limit and a.limit < len(data) else data), len(data)
+
+
+def _evaluate(a: argparse.Namespace) -> None:
+    start, device = time.perf_counter(), device_of(a)
+    for path in (a.out, a.figure, a.edges):
+        if path:
+            output_folder(Path(path).parent)
     from fairseg_lite.cli.figures import edges_of, extremes
     from fairseg_lite.data.coco import to_coco
-    from fairseg_lite.data.scenes import Subset
-    from fairseg_lite.evaluation.boundary import boundary_report
-    from fairseg_lite.evaluation.patches import trained_padding
     from fairseg_lite.evaluation.recall import average_recall
     from fairseg_lite.inference.propose import prepare, propose
-    from fairseg_lite.models.checkpoints import load_model
-    from fairseg_lite.models.sharpmask import SharpMask
-    from fairseg_lite.training.recipes import patch_report
 
-    model = load_model(a.model, device=device)
-    data = open_dataset(a.data, held_out=True, on_fault="skip" if a.skip_faults else "raise")
-    total = len(data)
-    if total == 0:
-        raise InputError(f"data {a.data!r} holds no picture; nothing to measure")
-    if a.limit and a.limit < total:
-        data = Subset(data, range(a.limit))
+    options = arguments(a.set, propose, besides=("top_k", "refine", "dtype", "timer"))
+    model, (data, total) = proposer(a.model, device), _judged(a)
     if data.instances.crowd.all():
         raise InputError(f"data {a.data!r} holds no object that could be found ({len(data.instances)} crowds)")
-    start = time.perf_counter()
-    patches = patch_report(model, data)
-    print(f"patches    {patches}")
-    edges = {}
-    if a.boundary:
-        stages = {"masks": model} | ({"coarse": model.deepmask} if isinstance(model, SharpMask) else {})
-        for name, network in stages.items():
-            edges[name] = boundary_report(network, data, padding=trained_padding(model))
-            print(f"{'boundary' if name == 'masks' else name:10} {edges[name]}")
-    fast, results, seconds = prepare(model, dtype=dtype_of(a.precision, device)), [], 0.0
-    for i in tqdm(range(len(data)), unit="picture", delay=2):
-        scene = data[i]
-        clock = time.perf_counter()
-        found = propose(fast, scene.image, top_k=a.top_k, nms=a.nms, zoom=a.zoom)
-        seconds += time.perf_counter() - clock
-        results += found.to_coco(scene.image_id)
+    measured = _patches(model, data, boundary=a.boundary)
+    fast = prepare(model, dtype=dtype_of(a.precision, device))
+    results, seconds = _over(data, lambda s: propose(fast, s.image, top_k=a.top_k, **options), lambda f, s: f.to_coco(s.image_id))
     truth = to_coco(data, progress=True)
-    reports = {kind: average_recall(truth, results, iou_type=kind, progress=True) for kind in ("segm", "bbox")}
+    reports = {kind: average_recall(truth, results, iou_type=kind, progress=True) for kind in KINDS}
     for kind, report in reports.items():
-        print(f"{'masks' if kind == 'segm' else 'boxes':10} {report}")
-    print(f"proposals  {len(data)} of {total} pictures, {seconds / len(data):.2f} s each")
+        print(f"{KINDS[kind]:10} {report}")
+    print(f"proposals  {len(data)} of {total} pictures, {seconds:.2f} s each")
     if a.figure:
         write_picture(a.figure, extremes(data, truth, results))
     if a.edges:
@@ -149,14 +124,44 @@ def _evaluate(a: argparse.Namespace) -> None:
             "data": a.data,
             "pictures": len(data),
             "of": total,
-            "settings": {"top_k": a.top_k, "nms": a.nms, "zoom": a.zoom, "precision": a.precision, "device": str(device)},
-            "patches": {k: v for k, v in asdict(patches).items() if k != "ious"},
-            **({"boundary": {name: asdict(report) for name, report in edges.items()}} if edges else {}),
+            "settings": {"top_k": a.top_k, **options, "precision": a.precision, "device": str(device)},
+            **measured,
             "recall": {kind: asdict(report) for kind, report in reports.items()},
-            "seconds_per_picture": seconds / len(data),
+            "seconds_per_picture": seconds,
             "seconds": time.perf_counter() - start,
         }
         write_json(a.out, content, indent=1)
+
+
+def _patches(model, data, *, boundary: bool) -> dict:
+    """Measure masks on centred patches, and their edges if asked to."""
+    from fairseg_lite.evaluation.boundary import boundary_report
+    from fairseg_lite.evaluation.patches import patch_report, trained_padding
+
+    patches = patch_report(model, data)
+    print(f"patches    {patches}")
+    found: dict = {"patches": {k: v for k, v in asdict(patches).items() if k != "ious"}}
+    if boundary:
+        stages = {"masks": model} | ({"coarse": model.deepmask} if hasattr(model, "deepmask") else {})
+        edges = {name: boundary_report(network, data, padding=trained_padding(model)) for name, network in stages.items()}
+        for name, report in edges.items():
+            print(f"{'boundary' if name == 'masks' else name:10} {report}")
+        found["boundary"] = {name: asdict(report) for name, report in edges.items()}
+    return found
+
+
+def _over(data, find: Callable, rows: Callable) -> tuple[list[dict], float]:
+    """COCO results for every scene, and the seconds that finding took for each."""
+    from tqdm.auto import tqdm
+
+    results, seconds = [], 0.0
+    for i in tqdm(range(len(data)), unit="picture", delay=2):
+        scene = data[i]
+        clock = time.perf_counter()
+        found = find(scene)
+        seconds += time.perf_counter() - clock
+        results += rows(found, scene)
+    return results, seconds / len(data)
 
 
 def _evaluate_detections(a: argparse.Namespace) -> None:
@@ -165,53 +170,37 @@ def _evaluate_detections(a: argparse.Namespace) -> None:
         if path:
             output_folder(Path(path).parent)
     from fairseg_lite.data.coco import to_coco
-    from fairseg_lite.data.results import read_results
-    from fairseg_lite.data.scenes import Subset
     from fairseg_lite.evaluation.errors import analyse_errors, confusion_matrix
     from fairseg_lite.evaluation.precision import evaluate_detections
 
-    data = open_dataset(a.data, held_out=True, on_fault="skip" if a.skip_faults else "raise")
-    total = len(data)
-    if a.limit and a.limit < total:
-        data = Subset(data, range(a.limit))
+    data, total = _judged(a)
     truth = to_coco(data, progress=True)
-    seconds = None
-    if a.results.lower().endswith(".json"):
-        rows = read_results(a.results, truth["images"])
-        if len(data) < total:
-            known = {image["id"] for image in truth["images"]}
-            rows = [r for r in rows if r.get("image_id") in known]
-    else:
-        rows, seconds = _detected(a, data, truth, device)
-        if a.save:
-            write_json(a.save, rows)
+    rows, seconds = _rows(a, data, truth, total, device)
     masks = sum("segmentation" in r for r in rows)
     if not rows:
         print(f"{a.results} holds no result: nothing is found")
     if 0 < masks < len(rows):
         print(f"{len(rows) - masks} of {len(rows)} results have no mask: boxes alone are judged")
-    kinds = ["segm", "bbox"] if rows and masks == len(rows) else ["bbox"]
     try:
+        kinds = list(KINDS) if rows and masks == len(rows) else ["bbox"]
         reports = {kind: evaluate_detections(truth, rows, kind, progress=True) for kind in kinds}
     except InputError as error:
         raise InputError(f"{a.results}: {error}") from error
-    for kind, report in reports.items():
-        print(f"{'masks' if kind == 'segm' else 'boxes':10} {report}")
-    for kind, report in reports.items():
-        print(f"\n{'masks' if kind == 'segm' else 'boxes'}\n{report.table()}")
     errors = {kind: analyse_errors(truth, rows, kind) for kind in kinds}
-    for kind, report in errors.items():
-        print(f"\n{'masks' if kind == 'segm' else 'boxes'}: {report}")
-    print(f"\ndetections {len(rows)} in {len(data)} of {total} pictures" + (f", {seconds:.2f} s each" if seconds else ""))
     table, names = confusion_matrix(truth, rows, kinds[-1])
+    print("\n".join(f"{KINDS[kind]:10} {report}" for kind, report in reports.items()))
+    for kind, report in reports.items():
+        print(f"\n{KINDS[kind]}\n{report.table()}")
+    for kind, report in errors.items():
+        print(f"\n{KINDS[kind]}: {report}")
+    print(f"\ndetections {len(rows)} in {len(data)} of {total} pictures" + (f", {seconds:.2f} s each" if seconds else ""))
     if a.confusion or a.curve:
         from fairseg_lite.plots import confusion_table, precision_curve
 
         if a.confusion:
             write_picture(a.confusion, confusion_table(table, names, title="objects found with a score of .5 or more"))
         if a.curve:
-            words = {"segm": "masks", "bbox": "boxes"}
-            write_picture(a.curve, precision_curve({words[kind]: report.by_threshold for kind, report in reports.items()}))
+            write_picture(a.curve, precision_curve({KINDS[kind]: report.by_threshold for kind, report in reports.items()}))
     if a.out:
         content = {
             "results": a.results,
@@ -227,35 +216,34 @@ def _evaluate_detections(a: argparse.Namespace) -> None:
         write_json(a.out, content, indent=1)
 
 
-def _detected(a: argparse.Namespace, data, truth: dict, device) -> tuple[list[dict], float]:
-    """COCO results of a checkpoint in the data's category ids, and seconds per picture."""
-    from tqdm.auto import tqdm
+def _rows(a: argparse.Namespace, data, truth: dict, total: int, device) -> tuple[list[dict], float | None]:
+    """COCO results, read or of a checkpoint in the data's category ids, and the checkpoint's seconds per picture."""
+    if a.results.lower().endswith(".json"):
+        from fairseg_lite.data.results import read_results
 
+        rows, known = read_results(a.results, truth["images"]), {image["id"] for image in truth["images"]}
+        return [r for r in rows if len(data) == total or r.get("image_id") in known], None
     detector = Detector(a, [a.results], device, truth["images"])
     ids = {c["name"]: c["id"] for c in truth["categories"]}
     if lacking := [name for name in detector.categories if name not in ids]:
         raise InputError(
             f"{a.results!r} names {', '.join(lacking[:5])}, which data {a.data!r} has not; it has {', '.join(list(ids)[:10])}"
         )
-    rows, seconds = [], 0.0
-    for i in tqdm(range(len(data)), unit="picture", delay=2):
-        scene = data[i]
-        clock = time.perf_counter()
-        found = detector(scene.image, scene.image_id)
-        seconds += time.perf_counter() - clock
-        rows += found.to_coco(scene.image_id, [ids[name] for name in detector.categories])
-    return rows, seconds / max(len(data), 1)
+    mine = [ids[name] for name in detector.categories]
+    found = _over(data, lambda s: detector(s.image, s.image_id), lambda found, s: found.to_coco(s.image_id, mine))
+    if a.save:
+        write_json(a.save, found[0])
+    return found
 
 
 def _bench(a: argparse.Namespace) -> None:
     device = device_of(a)
-    from fairseg_lite import bench
-
-    chosen = {k: getattr(a, k) for k in ("model", "against", "size", "scales", "top_k", "repeat")}
-    settings = bench.settings(**{k: v for k, v in chosen.items() if v is not None}, quick=a.quick)
     if a.json:
         output_folder(Path(a.json).parent)
-    result = bench.run(settings, dtypes=a.dtype, device=device)
+    from fairseg_lite import bench
+
+    chosen = {k: v for k in ("model", "against") if (v := getattr(a, k))}
+    result = bench.run(changed(bench.settings(quick=a.quick, **chosen), a.set), dtypes=a.dtype, device=device)
     print(bench.table(result))
     if a.json:
         write_json(a.json, result, indent=1)

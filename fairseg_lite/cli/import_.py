@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fairseg_lite.cli.inputs import command
+from fairseg_lite.cli.options import command
 from fairseg_lite.errors import InputError
 
 IMPORT = """example:

@@ -1,68 +1,16 @@
-"""What several commands read and write: data sets by name, pictures, networks, folders for output."""
+"""What several commands read and write: data sets by name, networks, pictures, folders for output."""
 
 import argparse
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.files import whole
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
-DATA_HELP = "a COCO-format folder (images/ + instances.json, or pictures with FOLDER.json beside), or shapes[:N]"
-
-
-def command(group: argparse._SubParsersAction, name: str, purpose: str, example: str = "") -> argparse.ArgumentParser:
-    """Add a command or job: its purpose stands in the list and at the top of its own help, the example at the end."""
-    return group.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".", epilog=example)
-
-
-def positive(text: str) -> int:
-    """argparse type: an integer of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """`--device`, the same everywhere."""
-    parser.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1 or mps (default: cpu)")
-
-
-def device_of(arguments: argparse.Namespace):
-    """The torch device asked for.
-
-    Raises:
-        InputError: this machine has none, or none that computes ("meta").
-    """
-    import torch
-
-    try:
-        device = torch.device(arguments.device)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError) as error:
-        why = str(error).splitlines()[0].split(". ")[0]
-        raise InputError(f"device {arguments.device!r} is not to be had here ({why}); try cpu") from error
-    return device
-
-
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """`--precision` of inference."""
-    words = "to compute in; auto takes bf16 where it measures faster (default: fp32)"
-    parser.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32", help=words)
-
-
-def dtype_of(precision: str, device):
-    """torch.float32 or torch.bfloat16."""
-    import torch
-
-    from fairseg_lite.training.fit import wants_bf16
-
-    return torch.bfloat16 if wants_bf16(precision, device) else torch.float32
 
 
 def open_dataset(name: str, *, held_out: bool, on_fault: str = "raise"):
@@ -123,6 +71,92 @@ def output_folder(path: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"cannot write to folder {str(path)!r}: {error.strerror}; choose another with -o") from error
     return path
+
+
+def proposer(source: str, device):
+    """A network that proposes masks.
+
+    Raises:
+        InputError: another network, or as `load_model`.
+    """
+    from fairseg_lite.models.checkpoints import load_model
+
+    model = load_model(source, device=device)
+    if not hasattr(model, "patch_size"):
+        kind = type(model).__name__
+        raise InputError(f"{source!r} holds no network that proposes but a {kind}; wanted a DeepMask or SharpMask")
+    return model
+
+
+def pictures_and_output(a: argparse.Namespace) -> tuple[list[Path], Path]:
+    """The pictures of `a.input`, and the folder `a.out`, which must not hold them."""
+    pictures = list_pictures(a.input)
+    out = output_folder(a.out)
+    if out.resolve() in {p.parent.resolve() for p in pictures}:
+        raise InputError(f"{a.out!r} holds the pictures themselves; choose another folder with -o")
+    return pictures, out
+
+
+def over_pictures(pictures: list[Path], work: Callable, out: Path, what: str, *, drawn: str = "") -> int:
+    """Do one job with each picture and keep the results in OUT/WHAT.json, also those of a job that was stopped.
+
+    Args:
+        pictures: their files; a damaged one among several is named and left out.
+        work: called with a file and its picture, gives COCO results.
+        out: folder.
+        what: "proposals" or "detections".
+        drawn: what `work` drew, to say where it is.
+    Returns:
+        The exit code: 2 when a picture was left out.
+    """
+    from tqdm.auto import tqdm
+
+    from fairseg_lite.data.pictures import load_image
+
+    results, done, damaged = [], 0, []
+    try:
+        for path in tqdm(pictures, unit="picture", delay=2):
+            try:
+                image = load_image(path)
+            except InputError as error:
+                if len(pictures) == 1:
+                    raise
+                damaged.append(error)
+                continue
+            results += [{**row, "file_name": path.name} for row in work(path, image)]
+            done += 1
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{what} for {done} of {len(pictures)} pictures are kept in {out}") from None
+    finally:
+        if done:
+            write_json(out / f"{what}.json", results)
+        for error in damaged:
+            print(f"fairseg-lite: left out: {error}", file=sys.stderr)
+    if done:
+        print(f"{len(results)} {what} for {done} of {len(pictures)} pictures in {out / what}.json")
+    if done and drawn:
+        print(f"{drawn} drawn in {out}/*.png")
+    if damaged:
+        print(f"{len(damaged)} of {len(pictures)} pictures left out")
+    return 2 if damaged else 0
+
+
+def image_ids(source: str, pictures: list[Path]) -> dict[Path, int]:
+    """Ids that the folder's COCO annotations give, if it has some that name all pictures; else 1, 2, ..."""
+    from fairseg_lite.data.coco_json import locate
+
+    try:
+        entries = json.loads(locate(source)[1].read_text())["images"]
+        known = {Path(e["file_name"]).name: int(e["id"]) for e in entries}
+        return {p: known[p.name] for p in pictures}
+    except (ValueError, OSError, LookupError, TypeError):
+        return {p: i for i, p in enumerate(pictures, 1)}
+
+
+def picture_name(path: Path, pictures: list[Path]) -> str:
+    """NAME.png, or NAME.jpg.png where NAME.jpg and NAME.tif are both there."""
+    alone = sum(p.stem == path.stem for p in pictures) == 1
+    return f"{path.stem if alone else path.name}.png"
 
 
 def write_json(path: str | Path, content: object, *, indent: int | None = None) -> None:

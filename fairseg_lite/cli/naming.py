@@ -4,17 +4,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from fairseg_lite.cli.inputs import (
-    DATA_HELP,
-    add_device,
-    command,
-    device_of,
-    open_dataset,
-    output_folder,
-    positive,
-    write_json,
-    write_picture,
-)
+from fairseg_lite.cli.inputs import open_dataset, output_folder, write_json, write_picture
+from fairseg_lite.cli.options import DATA_HELP, add_device, command, device_of, positive
 from fairseg_lite.cli.runs import add_run, data_of, run_of
 from fairseg_lite.errors import InputError
 
@@ -196,7 +187,7 @@ def _proposals(a: argparse.Namespace, source: str, data, name: str, out: Path, d
             known = set(image_ids(data))
             boxes = {key: found for key, found in boxes.items() if key in known} or boxes
         return boxes
-    from fairseg_lite.cli.inputs import dtype_of
+    from fairseg_lite.cli.options import dtype_of
     from fairseg_lite.models.checkpoints import load_model
     from fairseg_lite.models.deepmask import DeepMask
     from fairseg_lite.models.sharpmask import SharpMask

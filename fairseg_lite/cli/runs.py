@@ -5,7 +5,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from fairseg_lite.cli.inputs import add_device, open_dataset, output_folder, positive
+from fairseg_lite.cli.inputs import open_dataset, output_folder
+from fairseg_lite.cli.options import add_device, positive
 from fairseg_lite.errors import InputError
 
 

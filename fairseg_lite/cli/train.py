@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from fairseg_lite.cli import naming
-from fairseg_lite.cli.inputs import DATA_HELP, command, device_of, positive, write_json
+from fairseg_lite.cli.inputs import write_json
+from fairseg_lite.cli.options import DATA_HELP, command, device_of, positive
 from fairseg_lite.cli.runs import add_run, data_of, run_of, sampler_of
 from fairseg_lite.errors import InputError
 
@@ -136,7 +137,7 @@ def _sharpmask(a: argparse.Namespace) -> int:
 
 def _finished(a: argparse.Namespace, recipe, model, history, valid) -> int:
     """Say what a run gave, and measure it."""
-    from fairseg_lite.training.recipes import patch_report
+    from fairseg_lite.evaluation.patches import patch_report
 
     out = Path(a.out)
     step = history["step"][-1] if history.rows else 0

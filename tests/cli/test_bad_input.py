@@ -60,11 +60,12 @@ def test_a_picture_or_folder_that_is_not_there(refused, network, tmp_path):
 
 
 @pytest.mark.parametrize("option, said", [
-    (("--nms", 1.5), "nms is 1.5; it must be from 0 to 1"),
-    (("--nms", "nan"), "nms is nan"),
-    (("--zoom", -1), "zoom is -1"),
-    (("--threshold", 0), "threshold is 0.0"),
-    (("--threshold", "nan"), "threshold is nan"),
+    (("--set", "nms=1.5"), "nms is 1.5; it must be from 0 to 1"),
+    (("--set", "nms=nan"), "--set nms=nan: nms is a number or none"),
+    (("--set", "zoom=-1"), "zoom is -1"),
+    (("--set", "zoom=.5"), "--set zoom=.5: zoom is a whole number"),
+    (("--set", "threshold=0"), "threshold is 0.0"),
+    (("--set", "speed=1"), "propose has no 'speed'; choose of scales, zoom, threshold, nms"),
     (("--max-side", 3), "max_side is 3"),
     (("--draw", -1), "--draw is -1"),
     (("--device", "toaster"), "device 'toaster' is not to be had here"),
@@ -192,7 +193,7 @@ def test_numbers_that_make_no_sense(refused, tmp_path):
     assert "--lr is -1.0; it must be above 0" in refused(*start, "--lr", -1)
     assert "--lr is nan" in refused(*start, "--lr", "nan")
     assert "--workers is -1" in refused(*start, "--workers", -1)
-    assert "size is '640'; write it as 640x480" in refused("bench", "--quick", "--size", 640)
+    assert "width is 0; it must be at least 1" in refused("bench", "--quick", "--set", "width=0")
     assert "there are 500" in refused("demo", "--scene", 500, "-o", tmp_path / "d")
 
 

@@ -36,21 +36,21 @@ def test_a_picture_gets_names_drawn_in_results_and_a_table(detect, photo, tmp_pa
 
 
 def test_options_reach_the_detector(detect, photo, tmp_path):
-    _, plain = detect(photo, "--no-pictures")
+    _, plain = detect(photo, "--draw", 1)
     assert not (tmp_path / "out/photo.png").exists()
-    _, boxes = detect(photo, "--masks", "none", "--no-pictures")
+    _, boxes = detect(photo, "--masks", "none", "--draw", 1)
     assert "segmentation" not in boxes[0] and [r["bbox"] for r in boxes] == [r["bbox"] for r in plain]
-    _, refined = detect(photo, "--masks", "refined", "--no-pictures")
+    _, refined = detect(photo, "--masks", "refined", "--draw", 1)
     assert refined == plain, "the default, where the network that proposes is at hand"
-    _, other = detect(photo, "--masks", "proposal", "--no-pictures")
+    _, other = detect(photo, "--masks", "proposal", "--draw", 1)
     assert [r["segmentation"] for r in other] != [r["segmentation"] for r in plain]
-    _, tight = detect(photo, "--mask-boxes", "--no-pictures")
+    _, tight = detect(photo, "--set", "mask_boxes=true", "--draw", 1)
     assert [r["segmentation"] for r in tight] == [r["segmentation"] for r in plain]
     assert [r["bbox"] for r in tight] != [r["bbox"] for r in plain]
-    for options in (("--flip",), ("--crops", 2), ("--iterations", 2), ("--vote", 0.5), ("--short-side", 96), ("--nms", 0.9)):
-        _, other = detect(photo, "--masks", "none", "--no-pictures", *options)
-        assert [(r["bbox"], r["score"]) for r in other] != [(r["bbox"], r["score"]) for r in boxes], options
-    _, sure = detect(photo, "--no-pictures", "--score", 0.99)
+    for option in ("flip=true", "crops=2", "iterations=2", "vote=0.5", "short_side=96", "nms=0.9"):
+        _, other = detect(photo, "--masks", "none", "--draw", 1, "--set", option)
+        assert [(r["bbox"], r["score"]) for r in other] != [(r["bbox"], r["score"]) for r in boxes], option
+    _, sure = detect(photo, "--draw", 1, "--set", "score_threshold=0.99")
     assert sure == []
 
 
@@ -106,8 +106,8 @@ def test_proposals_of_other_pictures(refused, detect, cli, detectors, network, s
 
 def test_boxes_of_masks_need_refined_masks(refused, detectors, network, photo, tmp_path):
     words = ("detect", photo, "-o", tmp_path / "out", "--model", detectors / "two.safetensors", "--proposer", network)
-    assert "add --masks refined" in refused(*words, "--mask-boxes", "--masks", "none")
-    assert "add --masks refined" in refused(*words, "--mask-boxes", "--proposals", tmp_path / "not read.json")
+    assert "add --masks refined" in refused(*words, "--set", "mask_boxes=true", "--masks", "none")
+    assert "add --masks refined" in refused(*words, "--set", "mask_boxes=true", "--proposals", tmp_path / "not read.json")
 
 
 def test_an_ensemble_needs_the_same_categories(refused, cli, detectors, network, photo, tmp_path):

@@ -21,11 +21,10 @@ from fairseg_lite.evaluation.boundary import (
     squared_distance,
     trimap_iou,
 )
-from fairseg_lite.evaluation.patches import patch_masks
+from fairseg_lite.evaluation.patches import patch_masks, patch_report
 from fairseg_lite.geometry.masks import mask_iou
 from fairseg_lite.models.checkpoints import load_model
 from fairseg_lite.models.deepmask import deepmask_tiny
-from fairseg_lite.training.recipes import patch_report
 
 
 def drawn(*rows):

@@ -4,9 +4,9 @@ import numpy as np
 
 from fairseg_lite.data.patches import PatchSpec
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.evaluation.patches import patch_report
 from fairseg_lite.models.checkpoints import load_model
 from fairseg_lite.official.patches import OfficialSampler
-from fairseg_lite.training.recipes import patch_report
 
 from .differences import neighbours_mask
 

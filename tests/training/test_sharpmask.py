@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.evaluation.patches import patch_report
 from fairseg_lite.models.checkpoints import load_model, load_tensors, load_weights, save_model
 from fairseg_lite.models.deepmask import deepmask_tiny
 from fairseg_lite.models.sharpmask import SharpMask, sharpmask_tiny
-from fairseg_lite.training.recipes import patch_report
 from fairseg_lite.training.sharpmask import SHARPMASK_RECIPES, train_sharpmask
 
 LESSON = SHARPMASK_RECIPES["lesson"]

@@ -4,11 +4,11 @@ import torch
 
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.evaluation.patches import patch_report
 from fairseg_lite.evaluation.precision import evaluate_detections
 from fairseg_lite.inference.detect import detect
 from fairseg_lite.inference.propose import propose
 from fairseg_lite.models.checkpoints import SHIPPED, load_model
-from fairseg_lite.training.recipes import patch_report
 
 
 def test_sizes():
