@@ -1,7 +1,7 @@
 """Boxes are xyxy in continuous pixels: pixel (row i, column j) covers [j, j+1) x [i, i+1), so a width is x2 - x1.
 
 COCO's xywh is met only where files are read and written. Area and IoU are `torchvision.ops.box_area` and `box_iou`.
-The forms of the official MultiPathNet that differ, by a pixel, are in `official_boxes`.
+The forms of the official MultiPathNet that differ, by a pixel, are in tests/official/boxes.py.
 """
 
 import math

@@ -5,7 +5,7 @@
                     canonical size; crowds and tiny objects are among them. Negatives are points at least 48 px from
                     the centre of every object within 2.5 octaves - though each centre is measured at its own scale -
                     and after 100 tries any point will do
-    pixels          0.5 grey outside the picture; resampled in floating point by `image_scale`
+    pixels          0.5 grey outside the picture; resampled in floating point by `scale_weights`
 
 Official training takes batches of mask samples and of score samples in turn. Here the positives of even steps are mask
 samples and those of odd steps score samples, which carry masks, too, so that a joint loss can be used.
@@ -25,7 +25,6 @@ from fairseg_lite.data.scenes import SceneDataset, Subset
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.masks import polygons_to_mask
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
-from fairseg_lite.geometry.resample import scale_weights
 
 STEP = 0.25  # octaves: jitter of the scale, and grid of the score samples' scales
 OCTAVES = range(-12, 9)  # scales of negatives, in STEPs: 2^-3 .. 2^2
@@ -153,7 +152,7 @@ class OfficialSampler(PatchSampler):
 
 
 def crop_grey(image: np.ndarray, left: int, top: int, side: int, size: int) -> Tensor:
-    """A square window of whole pixels, scaled by `image_scale`; outside the picture it is 0.5 grey.
+    """A square window of whole pixels, scaled by `scale_weights`; outside the picture it is 0.5 grey.
 
     Args:
         image: (H, W, 3), uint8 or float of 0 to 1.
@@ -170,6 +169,34 @@ def crop_grey(image: np.ndarray, left: int, top: int, side: int, size: int) -> T
     part = part / 255 if image.dtype == np.uint8 else part
     weights = scale_weights(side, size)
     return 0.5 + weights[:, a - top : b - top] @ ((part - 0.5) @ weights[:, c - left : d - left].mT)
+
+
+def scale_weights(n: int, m: int) -> Tensor:
+    """How much each of n pixels counts in each of m: the rows of a matrix that scales one axis as Torch7 did.
+
+    Args:
+        n, m: pixels before and after.
+    Returns:
+        (m, n) float32, each row adds up to 1. Larger: linear, corners aligned; smaller: mean over the pixel's area.
+    Raises:
+        InputError: n or m below 1.
+    Example:
+        >>> scale_weights(3, 2)
+        tensor([[0.6667, 0.3333, 0.0000],
+                [0.0000, 0.3333, 0.6667]])
+
+    Source: Torch7 `image.scale` (its C code), places in float32 as there. Lesson: none.
+    """
+    if min(n, m) < 1:
+        raise InputError(f"cannot scale {n} px to {m}; both need a pixel")
+    pixel = torch.arange(n, dtype=torch.float32)
+    if m > n:
+        at = torch.arange(m, dtype=torch.float32) * torch.tensor((n - 1) / (m - 1), dtype=torch.float32)
+        at[-1] = n - 1
+        return (1 - (at[:, None] - pixel).abs()).clamp(min=0)
+    edges = torch.arange(m + 1, dtype=torch.float32) * torch.tensor(n / m, dtype=torch.float32)
+    shared = (torch.minimum(edges[1:, None], pixel + 1) - torch.maximum(edges[:-1, None], pixel)).clamp(min=0)
+    return shared / shared.sum(1, keepdim=True)
 
 
 def crop_polygons(

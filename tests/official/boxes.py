@@ -1,7 +1,7 @@
 """Boxes as the official MultiPathNet reckons with them: a box ends *in* pixel x2, so its width is x2 - x1 + 1.
 
 To compare with it, not to use: `torchvision.ops.nms`, `box_iou` and `vote_boxes` are this library's own. The extra pixel is
-there in overlaps only, and makes small boxes overlap more; box coding (`encode_boxes`, `decode_boxes`) is the same without it.
+there in overlaps only, and makes small boxes overlap more; boxes are coded as `encode_boxes` does, and decoded without a limit.
 Nothing here depends on whether corners count from 0 or 1.
 
 Shapes: N, M boxes; a scored box is (x1, y1, x2, y2, score).
@@ -106,6 +106,21 @@ def select_boxes(probabilities: Tensor, boxes: Tensor) -> Tensor:
     Source: official `modules/SelectBoxes.lua`. Lesson: none.
     """
     return boxes[torch.arange(len(boxes), device=boxes.device), probabilities.argmax(1)]
+
+
+def official_decode(boxes: Tensor, deltas: Tensor) -> Tensor:
+    """The boxes that deltas lead to, as `decode_boxes`, which stops growth at 62 times the side; here it goes on.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        deltas: (N, C, 4).
+    Returns:
+        (N, C, 4) xyxy; infinite where the growth is.
+    Source: official `utils.convertFrom`. Lesson: none.
+    """
+    sides = (boxes[:, 2:] - boxes[:, :2])[:, None]
+    centre, half = boxes[:, None, :2] + sides / 2 + deltas[..., :2] * sides, sides * deltas[..., 2:].exp() / 2
+    return torch.cat([centre - half, centre + half], -1)
 
 
 def _overlap(a: Tensor, b: Tensor) -> Tensor:

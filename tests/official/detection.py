@@ -2,6 +2,7 @@
 
 What differs, and where it comes from (`ImageDetect.lua`, `Tester_FRCNN.lua`):
 - the resized picture's sides are cut to whole pixels, and the scale of the boxes is the one before that;
+- boxes grow without a limit (`decode_boxes` stops at 62 times the side);
 - corrected boxes are clamped to 1 .. width, counted from 1, which cuts off the last pixel's far side;
 - overlaps count one pixel more (tests/official/boxes.py), and no score is too low;
 - iterative localisation follows the most probable class, background too, and does not clamp what later rounds give.
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.resample import image_scale
 from fairseg_lite.models.multipathnet import MultiPathNet, probabilities
-from tests.official.boxes import keep_top_k, official_nms, official_vote, select_boxes
+from tests.official.boxes import keep_top_k, official_decode, official_nms, official_vote, select_boxes
+from tests.official.resample import image_scale
 
 BGR_MEAN = (102.9801, 115.9465, 122.7717)  # of 0 .. 255: VGG, "RossTransformer"
 RGB_MEAN, RGB_STD = (0.48462227599918, 0.45624044862054, 0.40588363755159), (0.22889466674951, 0.22446679341259, 0.22495548344775)
@@ -101,4 +102,4 @@ def detect_official(
 def official_outputs(model: MultiPathNet, levels: list[Tensor], boxes: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Probabilities (N, K+1) and corrected boxes (N, K+1, 4) in pixels of the picture, of boxes (N, 4) there."""
     output = model.classify(levels, torch.cat([boxes.new_zeros(len(boxes), 1), boxes * scale], 1))
-    return probabilities(output), model.boxes_of(boxes, output.deltas)
+    return probabilities(output), official_decode(boxes, output.deltas * model.delta_std + model.delta_mean)

@@ -38,7 +38,7 @@ class First:
 
 def official_windows(levels, top_k):
     """`best_windows` with the official pairing: the score of one window, the mask of its neighbour up and to the right."""
-    rows = top_scores(levels, min(top_k, sum(level.dense.scores.numel() for level in levels)))
+    rows = top_scores(levels, min(top_k, levels[-1].dense.scores.numel()))
     return torch.logit(rows[:, 0]), *(rows[:, i].long() - 1 for i in (1, 2, 3))
 
 

@@ -2,9 +2,9 @@
 
 What differs from `propose`, and where it comes from (`InferDeepMask.lua`, `getTopScores` and `getTopMasks`):
 - each score is paired with the cell one row up and one column right of its own (a 1-based index decoded as if 0-based);
-- where there are fewer windows than asked for, the rest is filled with score 1 and the mask of the first corner;
+- at most as many windows are taken as the last scale has, and the rest is filled with score 1 and the mask of the first corner;
 - windows are placed at floor(16 (row - 1) / s - P / 2 / s), with a side of floor(P / s) pixels;
-- pictures are resized with aligned corners and no averaging, masks with aligned corners (`image.scale`);
+- pictures are resized with aligned corners and no averaging, masks with aligned corners or, where they shrink, an area mean;
 - no proposal is left out for an empty mask.
 
 SharpMask goes the same way (`InferSharpMask.lua`), each window refined by itself. Not copied: with -dm, the official code moves
@@ -20,10 +20,10 @@ from torch import Tensor
 
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
-from fairseg_lite.geometry.resample import aligned_resize
 from fairseg_lite.inference.pyramid import Level
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
+from tests.official.resample import aligned_resize, image_scale
 
 
 class OfficialProposals(NamedTuple):
@@ -43,7 +43,7 @@ def propose_official(
         model: in evaluation mode; its dtype is the dtype of the computation. A SharpMask for the official masks has
             upsample="nearest"; its `deepmask` gives what the official option -dm should.
         image: (3, H, W) float32 RGB in [0, 1].
-        scales: ascending.
+        scales: ascending; where a level has more windows than the last one, the official code crashes.
         top_k: official np.
         threshold: mask probability.
     Returns:
@@ -72,7 +72,7 @@ def official_pyramid(model: DeepMask | SharpMask, image: Tensor, scales: Sequenc
 
 
 def top_scores(levels: Sequence[Level], top_k: int) -> Tensor:
-    """(top_k, 4) float64: score, level, row and column from 1, shifted and filled up as `getTopScores` does."""
+    """(top_k, 4) float64: score, level, row and column from 1, shifted, cut and filled up as `getTopScores` does."""
     rows = torch.ones(top_k, 4, dtype=torch.float64)
     found = []
     for i, level in enumerate(levels, 1):
@@ -82,7 +82,7 @@ def top_scores(levels: Sequence[Level], top_k: int) -> Tensor:
         row, column = (number // width).clamp(min=1), number % width + 1  # ... and taken apart as if from 0
         found.append(torch.stack([score.flatten(), torch.full_like(row, i), row, column], 1))
     best = torch.cat(found)
-    best = best[best[:, 0].argsort(descending=True, stable=True)][:top_k]
+    best = best[best[:, 0].argsort(descending=True, stable=True)][: min(top_k, len(found[-1]))]
     rows[: len(best)] = best
     return rows
 
@@ -104,7 +104,7 @@ def top_masks(
         side = math.floor(model.patch_size / s)
         cell = [torch.tensor([int(v) - 1], device=dense.scores.device) for v in (row, column)]
         logits = model.masks_at(dense, torch.zeros_like(cell[0]), *cell)[0].float().cpu()
-        painted = aligned_resize(logits, side, side) > cut
+        painted = image_scale(logits, side, side) > cut
         top, left = (math.floor((v - 1) * model.stride / s - half / s) for v in (row, column))
         y, x = max(top, 0), max(left, 0)
         part = painted[y - top : max(height - top, 0), x - left : max(width - left, 0)]

@@ -1,5 +1,6 @@
 """Parity with the official box arithmetic (`oracle/multipathnet/boxes.npz`, `selectboxes.npz`, float32): ours and its own."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from fairseg_lite.geometry.boxes import decode_boxes, encode_boxes, foveal_boxes
 from tests.official.boxes import (
     keep_top_k,
+    official_decode,
     official_intersection,
     official_iou,
     official_nms,
@@ -65,6 +67,13 @@ def test_coding(data):
     close(decode_boxes(boxes, data["code_y"]), data["code_convertFrom"])
     close(decode_boxes(boxes, data["code_convertTo"]), data["code_roundtrip"])
     close(decode_boxes(data["code_bbox"][:1], data["code_y"][:1])[0], data["code_convertFrom_1d"])
+
+
+def test_official_growth_has_no_limit(data):
+    close(official_decode(data["code_bbox"], data["code_y"][:, None])[:, 0], data["code_convertFrom"])
+    boxes, deltas = torch.tensor([[0.0, 0, 10, 20]]), torch.tensor([[[0.0, 0, math.log(100), math.log(2)]]])
+    torch.testing.assert_close(official_decode(boxes, deltas)[0, 0], torch.tensor([-495.0, -10, 505, 30]))
+    torch.testing.assert_close(decode_boxes(boxes, deltas)[0, 0], torch.tensor([-307.5, -10, 317.5, 30]))
 
 
 @pytest.mark.parametrize("percent", [3, 5, 7])

@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fairseg_lite.geometry.resample import aligned_resize, symmetric_pad
+from fairseg_lite.geometry.resample import symmetric_pad
 from fairseg_lite.models import trunks
 from fairseg_lite.models.losses import deepmask_loss
+from tests.official.resample import aligned_resize
 
 from .oracle_weights import official_deepmask, official_threshold, our_name
 

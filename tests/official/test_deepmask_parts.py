@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fairseg_lite.geometry.resample import aligned_resize
 from fairseg_lite.models.deepmask import DeepMaskOutput
 from fairseg_lite.models.losses import deepmask_loss
+from tests.official.resample import aligned_resize
 
 from .oracle_weights import our_name, tiny_official_deepmask
 from .test_deepmask_oracle import close

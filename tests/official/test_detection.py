@@ -1,8 +1,12 @@
 """Parity with the official ImageDetect and Tester: `oracle/multipathnet/detect_*.npz`, float32."""
 
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from fairseg_lite.models.multipathnet import MultiPathOutput
 from tests.official.detection import detect_official, official_outputs, official_picture
 
 from .multipathnet_maps import arrays, official_network
@@ -54,6 +58,14 @@ def test_nms_voting_and_the_best_hundred(case, options, name):
             close(ours[:, :4], official[:, :4])
             close(ours[:, 4], official[:, 4])
     assert sum(map(len, wanted)) >= 100
+
+
+def test_boxes_grow_without_a_limit():
+    """A hundred times the side, where the library's own `boxes_of` stops at 62."""
+    deltas = torch.tensor([[[0.0, 0, math.log(100), 0]] * 2])
+    network = SimpleNamespace(classify=lambda *_: MultiPathOutput(torch.zeros(1, 1, 2), deltas), delta_std=1, delta_mean=0)
+    _, boxes = official_outputs(network, [], torch.tensor([[10.0, 0, 20, 20]]), 1.0)
+    torch.testing.assert_close(boxes[0, 1], torch.tensor([-485.0, 0, 515, 20]))
 
 
 def test_more_rounds_pool_their_candidates(case):

@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from fairseg_lite.geometry.resample import aligned_resize
 from fairseg_lite.inference.propose import best_windows
 from fairseg_lite.inference.pyramid import Level
 from fairseg_lite.models.deepmask import DenseFeatures
 from tests.official.inference import propose_official, top_masks, top_scores
 from tests.official.oracle_weights import official_deepmask
+from tests.official.resample import aligned_resize
 
 CASE = dict(np.load(Path(__file__).parents[1] / "data" / "oracle" / "deepmask_infer.npz"))
 SCALES = CASE["scales"].tolist()
@@ -61,6 +62,27 @@ def test_the_right_cells_are_one_down_and_one_left():
 def test_missing_windows_are_filled_as_officially():
     rows = top_scores(levels()[:1], 40)
     assert rows[30:].eq(1).all() and rows[29, 0] < 1  # 5 x 6 windows
+
+
+def test_no_more_windows_than_the_last_scale_has():
+    """`rowN` is the last scale's: of 30 + 63 + 99 windows 99 are taken, the best of all scales, and score 1 follows."""
+    assert [level.dense.scores.numel() for level in levels()] == [30, 63, 99]
+    rows = top_scores(levels(), 150)
+    assert rows[:99, 0].max() < 1 and rows[99:].eq(1).all()
+    assert set(rows[:99, 1].tolist()) == {1, 2, 3}
+    every = torch.cat([level.dense.scores.flatten() for level in levels()]).double().sigmoid().sort(descending=True).values
+    torch.testing.assert_close(rows[:99, 0], every[:99])
+
+
+def test_masks_that_shrink_are_averaged_over_area():
+    """At scale 8 a patch of 64 px is painted 8 px wide: each of its pixels is the mean of 2 x 2 of the 16 x 16 logits."""
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 1, 16, 16, generator=g)
+    level = Level((8.0, 8.0), DenseFeatures(logits, None, torch.zeros(1, 1, 1)))
+    (mask,) = top_masks(network(), [level], torch.tensor([[0.9, 1, 1, 1]]), [8.0], 20, 20, 0.5)
+    whole = F.avg_pool2d(logits[0], 2)[0] > 0
+    assert torch.equal(mask[:4, :4], whole[4:, 4:]) and not mask[4:].any() and not mask[:, 4:].any()  # it begins at -4, -4
+    assert not torch.equal(whole, aligned_resize(logits[0, 0], 8, 8) > 0)
 
 
 def test_whole_network(shared):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from fairseg_lite.geometry.resample import aligned_resize
 from fairseg_lite.models.checkpoints import load_model, save_model
 from fairseg_lite.models.multipathnet import probabilities
 from fairseg_lite.official.official import import_official
@@ -16,6 +15,7 @@ from tests.official.detection import detect_official
 from tests.official.inference import propose_official
 from tests.official.multipathnet_maps import arrays, official_network, rois_of
 from tests.official.oracle_weights import official_deepmask, official_threshold
+from tests.official.resample import aligned_resize
 from tests.official.sharpmask_maps import official_sharpmask
 from tests.official.test_deepmask_oracle import close
 
