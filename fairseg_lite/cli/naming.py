@@ -36,7 +36,7 @@ table.json and table.png; the same command again goes on where it was stopped, a
 def add_train(jobs: argparse._SubParsersAction) -> None:
     """Register `train multipathnet`."""
     p = command(jobs, "multipathnet", "names and better boxes for proposals", TRAIN)
-    p.add_argument("data", metavar="DATA", help=DATA_HELP)
+    p.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
     p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder for checkpoints and log")
     p.add_argument("--recipe", choices=RECIPE_NAMES, help="the run's numbers (default: shapes; resumed: its own)")
     p.add_argument("--model", choices=MODEL_NAMES, help="network (default: the recipe's)")
@@ -98,7 +98,7 @@ def _train(a: argparse.Namespace) -> int:
     data, valid, out = data_of(a)
     if valid is not None:
         _check_valid(a)
-    boxes = _proposals(a, a.proposals, data, a.data, out, device)
+    boxes = _proposals(a, a.proposals, data, " ".join(a.data), out, device)
     about = {"proposals": a.proposals, "top_k": a.top_k}
     model, history = train_multipathnet(
         data, boxes, recipe=recipe, out=out, about=about, **start, device=device, resume=a.resume

@@ -12,6 +12,11 @@ from fairseg_lite.errors import InputError
 
 def add_run(p: argparse.ArgumentParser, *, batch: str, valid: str) -> None:
     """What every training run can be told; batch and valid say what these two mean here."""
+    p.add_argument(
+        "--weights", type=float, nargs="+", metavar="X", help="how often each DATA is drawn (default: by pictures)"
+    )
+    words = "of each DATA: all, none, or the categories (A,B,...) of which it annotates every object (default: all)"
+    p.add_argument("--exhaustive", nargs="+", metavar="E", help=words)
     p.add_argument("--steps", type=positive, metavar="N", help="optimiser steps (default: the recipe's)")
     p.add_argument("--batch", type=positive, metavar="N", help=batch)
     p.add_argument("--lr", type=float, metavar="X", help="highest learning rate (default: the recipe's)")
@@ -61,7 +66,14 @@ def run_of(a: argparse.Namespace, recipes: dict, kind: str) -> tuple:
 def data_of(a: argparse.Namespace) -> tuple:
     """(training data, validation data or None, output folder), all of them there."""
     on_fault = "skip" if a.skip_faults else "raise"
-    data = open_dataset(a.data, held_out=False, on_fault=on_fault)
+    sets = [open_dataset(name, held_out=False, on_fault=on_fault) for name in a.data]
+    if len(sets) > 1 or a.exhaustive:
+        from fairseg_lite.data.mix import Mix
+
+        kinds = [{"all": "all", "none": ()}.get(e, e.split(",")) for e in a.exhaustive or []]
+        data = Mix(sets, weights=a.weights, exhaustive=kinds or None)
+    else:
+        data = sets[0]
     valid = open_dataset(a.valid, held_out=True, on_fault=on_fault) if a.valid else None
     return data, valid, output_folder(a.out)
 

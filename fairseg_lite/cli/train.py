@@ -10,9 +10,14 @@ from fairseg_lite.cli.options import DATA_HELP, command, device_of, positive
 from fairseg_lite.cli.runs import add_run, data_of, run_of, sampler_of
 from fairseg_lite.errors import InputError
 
-MODEL_NAMES = ("deepmask_tiny", "deepmask_vgg_a", "deepmask_resnet50")  # a test holds both equal to the library's
-SHARPMASK_NAMES = ("sharpmask_tiny", "sharpmask_vgg_a", "sharpmask_resnet50")
-RECIPE_NAMES = ("shapes", "lesson", "photos", "paper", "official")
+MODEL_NAMES = (
+    "deepmask_tiny",
+    "deepmask_vgg_a",
+    "deepmask_resnet50",
+    "deepmask_lite0",
+)
+SHARPMASK_NAMES = ("sharpmask_tiny", "sharpmask_vgg_a", "sharpmask_resnet50", "sharpmask_lite0")
+RECIPE_NAMES = ("shapes", "lesson", "photos", "mixed", "paper", "official")
 SHARPMASK_RECIPE_NAMES = ("shapes", "lesson", "photos", "official")
 PATCHES = {"batch": "patches in a step (the share of positives stays)", "valid": "measure patch IoU on this data at the end"}
 DEEPMASK = """examples:
@@ -39,7 +44,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     group = command(commands, "train", "train a network")
     jobs = group.add_subparsers(dest="job", metavar="JOB", required=True)
     p = command(jobs, "deepmask", "masks and scores for patches", DEEPMASK)
-    p.add_argument("data", metavar="DATA", help=DATA_HELP)
+    p.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
     p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder for checkpoints and log")
     p.add_argument("--recipe", choices=RECIPE_NAMES, help="the run's numbers (default: shapes; resumed: its own)")
     p.add_argument("--model", choices=MODEL_NAMES, help="network (default: the recipe's)")
@@ -49,7 +54,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.set_defaults(run=_deepmask)
 
     p = command(jobs, "sharpmask", "refinement for the masks of a DeepMask", SHARPMASK)
-    p.add_argument("data", metavar="DATA", help=DATA_HELP)
+    p.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
     p.add_argument("--from", dest="deepmask", default="shapes", metavar="M", help="a DeepMask checkpoint (default: shapes)")
     p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder for checkpoints and log")
     p.add_argument("--recipe", choices=SHARPMASK_RECIPE_NAMES, help="the run's numbers (default: shapes; resumed: its own)")
@@ -67,7 +72,7 @@ def recipe_of(a: argparse.Namespace) -> tuple:
     recipe, stored = _run_of(a, RECIPES, "deepmask")
     changes: dict = {"model": a.model or recipe.model}
     if changes["model"] != recipe.model:
-        changes["freeze"] = 0 if changes["model"] != "deepmask_resnet50" else recipe.freeze
+        changes["freeze"] = recipe.freeze if a.trunk_weights else 0
     if recipe.freeze and not a.trunk_weights and not stored:
         changes["freeze"] = 0  # a trunk of random numbers holds nothing worth keeping fixed
         print("no --trunk-weights: the trunk starts from random numbers, and all of it is trained")

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from fairseg_lite.data.augment import shaken, turned
+from fairseg_lite.data.mix import Mix
 from fairseg_lite.data.scenes import InstanceTable, Scene, SceneCache, SceneDataset
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, normalise
@@ -139,7 +140,8 @@ class PatchSampler:
     Attributes:
         rules: what a `Recipe` calls these choices; another sampler has its own name.
     Args:
-        dataset: scenes; wrapped in a `SceneCache` of `cache` bytes.
+        dataset: scenes; wrapped in a `SceneCache` of `cache` bytes. Of a `Mix` a set is drawn first, by its weight, then a
+            category and an instance in it; where a set annotates not every object, negatives lie near its known ones.
         spec: sizes.
         positives, negatives: patches of each kind in a batch.
         seed: batches depend on (seed, step) alone.
@@ -186,14 +188,17 @@ class PatchSampler:
                 raise InputError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
         if positives < 0 or negatives < 0 or positives + negatives == 0:
             raise InputError(f"a batch of {positives} positives and {negatives} negatives; wanted at least one patch")
-        self.dataset = SceneCache(dataset, limit=cache)
+        self.dataset, self.mix = SceneCache(dataset, limit=cache), dataset if isinstance(dataset, Mix) else Mix([dataset])
         self.spec, self.positives, self.negatives, self.seed = spec, positives, negatives, seed
         self.balance, self.padding, self.jitter, self.tries, self.hard = balance, padding, jitter, tries, hard
         self.colour, self.turn = colour, turn
         self.table = dataset.instances
         self.rows = usable_rows(dataset, min_area=min_area, min_side=min_side)
-        labels = self.table.label[self.rows]
-        self.by_class = [self.rows[labels == k] for k in np.unique(labels)]
+        own = np.split(self.rows, np.searchsorted(self.table.image[self.rows], self.mix.starts[1:-1]))
+        labels = [self.table.label[rows] for rows in own]
+        self.by_class = [[rows[of == k] for k in np.unique(of)] for rows, of in zip(own, labels, strict=True)]  # of each set
+        if balance == "uniform":
+            self.by_class = [[rows] if len(rows) else [] for rows in own]
         self.by_image = _rows_by_image(self.table, len(dataset))
 
     def batch(self, step: int) -> PatchBatch:
@@ -216,7 +221,10 @@ class PatchSampler:
 
     def _positive(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
         for _ in range(self.tries):
-            rows = self.by_class[g.integers(len(self.by_class))] if self.balance == "class" else self.rows
+            groups = self.by_class[self._set(g)]
+            if not groups:
+                continue  # a set without an object: it gives negatives
+            rows = groups[g.integers(len(groups))] if len(groups) > 1 or self.balance == "class" else groups[0]
             row = rows[g.integers(len(rows))]
             scene, instance = self.dataset[int(self.table.image[row])], int(self.table.instance[row])
             if scene.masks[instance].any():
@@ -232,14 +240,17 @@ class PatchSampler:
 
     def _negative(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
         for _ in range(self.tries):
-            i = int(g.integers(len(self.dataset)))
+            start, end = self.mix.starts[(n := self._set(g)) :][:2]
+            i = int(start + g.integers(end - start))
             scene = self.dataset[i]
             rows = self.by_image[i]
             crowd = self.table.crowd[rows]
             objects = [canonical(b, self.spec) for b in self.table.box[rows[~crowd]]]
             crowds = self.table.box[rows[crowd]]
+            if not (self.mix.complete[n] or objects):
+                continue  # nothing is known of this picture
             for _ in range(self.tries):
-                window = self._far_window(g, scene.image.shape, objects)
+                window = self._far_window(g, scene.image.shape, objects, self.hard if self.mix.complete[n] else 1.0)
                 inside = any(x1 <= window.x < x2 and y1 <= window.y < y2 for x1, y1, x2, y2 in crowds)
                 if not inside and is_negative(window, objects, self.spec):
                     return (*self._cut(scene, window, None), -1)
@@ -249,9 +260,12 @@ class PatchSampler:
             "use pictures with more background"
         )
 
-    def _far_window(self, g: np.random.Generator, shape: tuple[int, ...], objects: list[Window]) -> Window:
+    def _set(self, g: np.random.Generator) -> int:
+        return int(g.choice(len(self.mix.shares), p=self.mix.shares)) if len(self.mix.sets) > 1 else 0
+
+    def _far_window(self, g: np.random.Generator, shape: tuple[int, ...], objects: list[Window], hard: float) -> Window:
         flip = bool(g.integers(2))
-        if objects and g.random() < self.hard:
+        if objects and g.random() < hard:
             o = objects[g.integers(len(objects))]
             octaves = g.choice((-1, 1)) * g.uniform(1, 1.5) if g.random() < 0.5 else g.uniform(-0.25, 0.25)
             scale = o.scale * 2**octaves

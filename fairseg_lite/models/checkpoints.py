@@ -123,8 +123,10 @@ def load_model(source: str | Path = "shapes", *, device: torch.device | str = "c
     name = header.get("model")
     if name not in MODELS:
         raise InputError(f"checkpoint {str(path)!r} holds network {name!r}; this version knows {', '.join(MODELS)}")
-    # a training state keeps weights under "model."; a plain checkpoint has bare names
-    tensors = {k.removeprefix("model."): v for k, v in tensors.items() if not k.startswith("optimizer.")}
+    # a training state keeps weights under "model.", and their average, where one is made; a plain checkpoint has bare names
+    average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
+    tensors = {k.removeprefix("model."): v for k, v in tensors.items() if not k.startswith(("optimizer.", "average."))}
+    tensors |= average
     if "over" in header:
         if header["over"] not in SHIPPED:
             raise InputError(f"checkpoint {str(path)!r} refines {header['over']!r}; this version has {', '.join(SHIPPED)}")

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from fairseg_lite.errors import InputError
 from fairseg_lite.models.heads import named_head, score_layers
+from fairseg_lite.models.mobile import LiteTrunk
 from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk
 from fairseg_lite.models.weights import load_trunk_weights
 
@@ -284,6 +285,17 @@ def deepmask_resnet50(
     return _with_trunk(DeepMask(trunk=features, head=head, **{"target_size": 112, **sizes}), trunk_weights)
 
 
+def deepmask_lite0(*, trunk_weights: str | Path | None = None, **sizes: int) -> DeepMask:
+    """DeepMask for a laptop's photographs: EfficientNet-Lite0, otherwise as `deepmask_resnet50`; 8.9 M parameters.
+
+    Args:
+        trunk_weights: None, or a file of the EfficientNet-PyTorch family (models/mobile.py).
+        sizes: of `DeepMask`.
+    Source: ours; heads of SharpMask section 4. Lesson: 07.
+    """
+    return _with_trunk(DeepMask(trunk=LiteTrunk(), **{"target_size": 112, **sizes}), trunk_weights)
+
+
 def _with_trunk(model: DeepMask, trunk_weights: str | Path | None) -> DeepMask:
     if trunk_weights is not None:
         load_trunk_weights(model.trunk, trunk_weights)
@@ -294,4 +306,5 @@ MODELS: dict[str, Callable[..., DeepMask]] = {
     "deepmask_tiny": deepmask_tiny,
     "deepmask_vgg_a": deepmask_vgg_a,
     "deepmask_resnet50": deepmask_resnet50,
+    "deepmask_lite0": deepmask_lite0,
 }

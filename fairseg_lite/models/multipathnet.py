@@ -126,9 +126,7 @@ class MultiPathNet(nn.Module):
         for head, std in (*((head, 0.01) for head in self.classes), (self.boxes, 0.001)):
             nn.init.normal_(head.weight, std=std)
             nn.init.zeros_(head.bias)
-        self.frozen = frozen
-        for p in _first(trunk, frozen):
-            p.requires_grad_(False)
+        trunk.freeze(frozen)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """conv3, conv4, conv5 of pictures: (B, 3, H, W) float, normalised -> (B, C_i, H/4, W/4), /8, /16."""
@@ -215,15 +213,6 @@ def levels_seen(factor: float, skip: bool, sees: str) -> tuple[int, ...]:
     if sees == "figure" or factor <= 1:
         return (0, 1, 2)
     return (1, 2) if factor <= 2 else (2,)
-
-
-def _first(trunk: nn.Module, stages: int) -> list[nn.Parameter]:
-    """Parameters of the first stages: of VGG the groups between poolings, of ResNet the stem, layer1, layer2, layer3."""
-    if isinstance(trunk, VGGTrunk):
-        modules: list[nn.Module] = trunk.stages
-    else:
-        modules = [nn.ModuleList([trunk.conv1, trunk.bn1]), trunk.layer1, trunk.layer2, trunk.layer3]
-    return [p for m in modules[:stages] for p in m.parameters()]
 
 
 def multipathnet_tiny(

@@ -24,6 +24,7 @@ from fairseg_lite.models.deepmask import (
     DeepMask,
     DeepMaskOutput,
     DenseFeatures,
+    deepmask_lite0,
     deepmask_resnet50,
     deepmask_tiny,
     deepmask_vgg_a,
@@ -228,6 +229,15 @@ def sharpmask_resnet50(*, deepmask: DeepMask | dict | None = None, **refinement:
     return _over(deepmask, deepmask_resnet50, refinement)
 
 
+def sharpmask_lite0(*, deepmask: DeepMask | dict | None = None, **refinement: object) -> SharpMask:
+    """`deepmask_lite0` with refinement, for a laptop's photographs: 160 x 160 masks.
+
+    Args: as in `sharpmask_tiny`.
+    Source: ours. Lesson: 07.
+    """
+    return _over(deepmask, deepmask_lite0, refinement)
+
+
 def sharpmask_vgg_a(*, deepmask: DeepMask | dict | None = None, **refinement: object) -> SharpMask:
     """The first paper's network with refinement: 224 x 224 masks.
 
@@ -244,5 +254,6 @@ def _over(deepmask: DeepMask | dict | None, build: Callable[..., DeepMask], refi
 MODELS: dict[str, Callable[..., SharpMask]] = {
     "sharpmask_tiny": sharpmask_tiny,
     "sharpmask_resnet50": sharpmask_resnet50,
+    "sharpmask_lite0": sharpmask_lite0,
     "sharpmask_vgg_a": sharpmask_vgg_a,
 }

@@ -123,7 +123,39 @@ def residual_layer(
     return nn.Sequential(make(cin, inner, cout, stride, **options), *rest)
 
 
-class ResNetTrunk(nn.Module):
+class Trunk(nn.Module):
+    """What all trunks share: a chain of stages, of which the first can be frozen."""
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """The modules of each stage, the stem first."""
+        raise NotImplementedError
+
+    def freeze(self, count: int) -> "Trunk":
+        """Fix the first stages (1: the stem, 2: and the next, ...): no gradients, and no new batch-norm statistics.
+
+        Raises:
+            InputError: the trunk has fewer stages.
+        Example:
+            >>> trunk = ResNetTrunk(depths=(1, 1, 1), norm="batch").freeze(2).train()
+            >>> trunk.bn1.training, trunk.layer2[0].bn1.training
+            (False, True)
+        """
+        if not 0 <= count <= len(self.parts):
+            raise InputError(f"freeze is {count}; this trunk has {len(self.parts)} stages")
+        for part in self.parts[:count]:
+            part.requires_grad_(False)
+        self.frozen = count
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Trunk":
+        super().train(mode)
+        for part in self.parts[: getattr(self, "frozen", 0)]:
+            part.eval()
+        return self
+
+
+class ResNetTrunk(Trunk):
     """ResNet from the stem to conv4: (B, 3, H, W) -> (B, C, ceil(H/16), ceil(W/16)).
 
     Args:
@@ -190,6 +222,10 @@ class ResNetTrunk(nn.Module):
         """The trunk as a list of functions to call in turn: stem with pool, layer1, layer2, layer3."""
         return [self.pooled_stem, self.layer1, self.layer2, self.layer3]
 
+    @property
+    def parts(self) -> list[nn.Module]:
+        return [nn.ModuleList([self.conv1, self.bn1]), self.layer1, self.layer2, self.layer3]
+
     def forward(self, x: Tensor) -> Tensor:
         for stage in self.stages:
             x = stage(x)
@@ -209,7 +245,7 @@ class ResNetTrunk(nn.Module):
         return features
 
 
-class VGGTrunk(nn.Module):
+class VGGTrunk(Trunk):
     """VGG without its last pooling: (B, 3, H, W) -> (B, 512, H/16, W/16), 3x3 convolutions; VGG-A: eight, 9.22 M parameters.
 
     Args:
@@ -248,7 +284,11 @@ class VGGTrunk(nn.Module):
                 nn.init.zeros_(m.bias)
 
     @property
-    def stages(self) -> list[Callable[[Tensor], Tensor]]:
+    def parts(self) -> list[nn.Module]:
+        return self.stages
+
+    @property
+    def stages(self) -> list[nn.Sequential]:
         """The trunk cut after each pooling: strides 2, 4, 8, 16 and the last two convolutions."""
         f = self.features
         cuts = [0, *(i + 1 for i, layer in enumerate(f) if isinstance(layer, nn.MaxPool2d)), len(f)]

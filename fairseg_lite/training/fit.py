@@ -38,11 +38,13 @@ class FitConfig:
     optimizer: str = "adamw"  # or "sgd"
     momentum: float = 0.9  # sgd only
     weight_decay: float = 1e-2  # on weights, never on biases and norms
-    schedule: str = "cosine"  # "cosine" to zero, "constant", or "step"
+    schedule: str = "cosine"  # "cosine" to zero, "constant", "step", or "wsd": constant, then down to zero
+    decay: float = 0.2  # share of the steps in which "wsd" goes down; until then a run can be lengthened (Hu et al. 2024)
     milestones: tuple[int, ...] = ()  # steps at which "step" changes the rate
     factors: tuple[float, ...] = ()  # of lr from each milestone on
     warmup: int = 0  # steps of linear increase from lr / warmup
     clip: float | None = None  # largest gradient norm
+    ema: float = 0.0  # weights averaged over time: what is left of the average after a step; 0 for none; papers: none
     precision: str = "fp32"  # "fp32", "bf16" autocast, or "auto": bf16 where it measures faster
     channels_last: bool = True  # memory layout of weights and images
     lr_scale: dict[str, float] = field(default_factory=dict)  # factor by parameter-name prefix, e.g. {"trunk.": 0.1}
@@ -131,7 +133,8 @@ def fit(
     optimizer = _optimizer(model, config)
     header = {**(header or {}), "fit": asdict(config)}
     out = Path(out) if out is not None else None
-    rows, first = _open_run(out, model, optimizer, resume)
+    average = Average(model, config.ema) if config.ema else None
+    rows, first = _open_run(out, model, optimizer, average, resume)
     history = History(rows, finished=False)
 
     batches = iter(_loader(data, first, config))
@@ -154,6 +157,8 @@ def fit(
             if config.clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
+            if average is not None:
+                average.update(step)
             samples += len(batch)
             bar.update()
             done = step + 1
@@ -165,11 +170,38 @@ def fit(
                 bar.set_postfix(loss=f"{values['loss']:.3f}", rate=f"{rate:.0f}/s", refresh=False)
                 _log(out, rows[-1])
             if out is not None and (done % config.save_every == 0 or last):
-                _save(out, model, optimizer, done, header)
+                _save(out, model, optimizer, average, done, header)
             if stop.is_set():
                 return history
+    if average is not None:
+        average.apply()
     history.finished = True
     return history
+
+
+class Average:
+    """Exponential moving average of the weights that learn, kept in float32 beside them (Polyak and Juditsky 1992).
+
+    The first steps count less than `keep` would have it: after n of them an average keeps at most (1 + n) / (10 + n).
+    """
+
+    def __init__(self, model: nn.Module, keep: float):
+        if not 0 < keep < 1:
+            raise InputError(f"ema is {keep}; it is the share of the average that a step leaves, above 0 and below 1")
+        self.keep = keep
+        self.learned = {k: p for k, p in model.named_parameters() if p.requires_grad}
+        self.kept = {k: p.detach().clone() for k, p in self.learned.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        keep = min(self.keep, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.kept.values()), list(self.learned.values()), 1 - keep)
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """The average becomes the network's weights."""
+        for k, p in self.learned.items():
+            p.copy_(self.kept[k])
 
 
 def _optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
@@ -192,10 +224,12 @@ def _set_lr(optimizer: torch.optim.Optimizer, config: FitConfig, step: int) -> f
     lr = config.lr * min(1.0, (step + 1) / config.warmup) if config.warmup else config.lr
     if config.schedule == "cosine":
         lr *= 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    elif config.schedule == "wsd":
+        lr *= min(1.0, (config.steps - step) / max(config.decay * config.steps, 1))
     elif config.schedule == "step":
         lr *= (1.0, *config.factors)[sum(step >= m for m in config.milestones)]
     elif config.schedule != "constant":
-        raise InputError(f"schedule is {config.schedule!r}; choose 'cosine', 'step' or 'constant'")
+        raise InputError(f"schedule is {config.schedule!r}; choose 'cosine', 'wsd', 'step' or 'constant'")
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
     return lr
@@ -237,14 +271,19 @@ def _stop_after_step() -> Iterator[threading.Event]:
             signal.signal(s, handler)
 
 
-def _save(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, header: dict) -> None:
+def _save(
+    out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None, step: int, header: dict
+) -> None:
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.kept.items()} if average is not None else {}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
     save_tensors(out / "state.safetensors", tensors, {**header, "step": step})
 
 
-def _open_run(out: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer, resume: bool) -> tuple[list, int]:
+def _open_run(
+    out: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None, resume: bool
+) -> tuple[list, int]:
     """The rows logged so far and the step to begin with; loads weights and optimiser of an interrupted run."""
     if out is None or not (out / "state.safetensors").exists():
         if out is not None and (out / "log.jsonl").exists():
@@ -255,6 +294,11 @@ def _open_run(out: Path | None, model: nn.Module, optimizer: torch.optim.Optimiz
     tensors, header = load_tensors(out / "state.safetensors")
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     load_weights(model, weights, out / "state.safetensors")
+    if average is not None:
+        if missing := average.kept.keys() - {k.removeprefix("average.") for k in tensors if k.startswith("average.")}:
+            raise InputError(f"{str(out)!r} holds no average of {sorted(missing)[0]!r}; resume it with the ema it began with")
+        average.kept = {k: tensors[f"average.{k}"].to(v) for k, v in average.kept.items()}
+        average.learned = {k: p for k, p in model.named_parameters() if p.requires_grad}
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

@@ -40,6 +40,7 @@ class Recipe:
     score_weight: float = 1 / 32  # lambda
     alternate: bool = False  # paper: back-propagation alternates between the branches
     end_to_end: bool = False  # SharpMask: train the DeepMask in it, too; paper: it added little
+    cache: int = 512  # MiB of decoded pictures to keep
     fit: FitConfig = field(default_factory=FitConfig)
 
 
@@ -68,6 +69,21 @@ RECIPES: dict[str, Recipe] = {
             save_every=100,
         ),
     ),
+    # ours: several sets of photographs, a small trunk; a run can be lengthened while the rate is constant
+    "mixed": Recipe(
+        model="deepmask_lite0",
+        positives=22,
+        negatives=10,
+        padding="mean",
+        freeze=3,
+        colour=0.4,
+        turn=15.0,
+        cache=3000,
+        fit=FitConfig(
+            steps=6000, lr=1e-3, weight_decay=0.1, warmup=100, clip=5.0, precision="auto", lr_scale={"trunk.": 0.2},
+            schedule="wsd", decay=0.25, ema=0.999, save_every=200, log_every=20,
+        ),
+    ),
     # DeepMask section 3.3: SGD, batch 32, lr 0.001, momentum 0.9, weight decay 0.00005
     "paper": Recipe(
         model="deepmask_vgg_a",
@@ -89,21 +105,6 @@ RECIPES: dict[str, Recipe] = {
         ),
     ),
 }  # fmt: skip
-
-
-def freeze_stages(model: DeepMask, stages: int) -> None:
-    """Fix the weights of the trunk's first stages (1: the stem, 2: and layer1, ...).
-
-    Raises:
-        InputError: the trunk has fewer stages.
-    """
-    if not 0 <= stages <= len(model.trunk.stages):
-        raise InputError(f"freeze is {stages}; this trunk has {len(model.trunk.stages)} stages")
-    names = ["conv1", "bn1", "layer1", "layer2", "layer3"]
-    if stages and not hasattr(model.trunk, "conv1"):
-        raise InputError(f"freeze is {stages}; only a ResNet trunk can be frozen by stages")
-    for name in names[: stages + 1] if stages else []:
-        getattr(model.trunk, name).requires_grad_(False)
 
 
 def loss_of(recipe: Recipe) -> Callable[[nn.Module, PatchBatch, int], dict[str, Tensor]]:
@@ -159,7 +160,7 @@ def train_deepmask(
         torch.manual_seed(recipe.fit.seed)
         extra = {} if trunk_weights is None else {"trunk_weights": trunk_weights}
         model = MODELS[recipe.model](**kwargs, **extra)
-    freeze_stages(model, recipe.freeze)
+    model.trunk.freeze(recipe.freeze)
     history = run_recipe(
         model.to(device), dataset, recipe, sampler=sampler, kwargs=kwargs, out=out, resume=resume, progress=progress
     )  # fmt: skip
@@ -197,6 +198,7 @@ def run_recipe(
         jitter=recipe.jitter,
         colour=recipe.colour,
         turn=recipe.turn,
+        cache=recipe.cache * 2**20,
     )
     header = {"model": recipe.model, "kwargs": kwargs, "recipe": asdict(recipe)}
     history = fit(model.train(), samples, loss_of(recipe), recipe.fit, out=out, header=header, resume=resume, progress=progress)
