@@ -12,9 +12,7 @@ from fairseg_lite.errors import InputError
 
 def add_run(p: argparse.ArgumentParser, *, batch: str, valid: str) -> None:
     """What every training run can be told; batch and valid say what these two mean here."""
-    p.add_argument(
-        "--weights", type=float, nargs="+", metavar="X", help="how often each DATA is drawn (default: by pictures)"
-    )
+    p.add_argument("--weights", type=float, nargs="+", metavar="X", help="how often each DATA is drawn (default: by pictures)")
     words = "of each DATA: all, none, or the categories (A,B,...) of which it annotates every object (default: all)"
     p.add_argument("--exhaustive", nargs="+", metavar="E", help=words)
     p.add_argument("--steps", type=positive, metavar="N", help="optimiser steps (default: the recipe's)")

@@ -72,7 +72,7 @@ def recipe_of(a: argparse.Namespace) -> tuple:
     recipe, stored = _run_of(a, RECIPES, "deepmask")
     changes: dict = {"model": a.model or recipe.model}
     if changes["model"] != recipe.model:
-        changes["freeze"] = recipe.freeze if a.trunk_weights else 0
+        changes["freeze"] = recipe.freeze if a.trunk_weights and changes["model"] != "deepmask_tiny" else 0
     if recipe.freeze and not a.trunk_weights and not stored:
         changes["freeze"] = 0  # a trunk of random numbers holds nothing worth keeping fixed
         print("no --trunk-weights: the trunk starts from random numbers, and all of it is trained")

@@ -51,6 +51,8 @@ class Mix:
         if not self.sets or not len(weights) == len(exhaustive) == len(sizes):
             given = f"{len(weights)} weights and {len(exhaustive)} lists of exhaustive categories"
             raise InputError(f"{len(sizes)} data sets with {given}; wanted at least one set, and one of each for every set")
+        if empty := [i + 1 for i, size in enumerate(sizes) if not size]:
+            raise InputError(f"data set {empty[0]} holds no picture; leave it out")
         if not min(weights) > 0:
             raise InputError(f"weights are {weights}; each must be above 0")
         self.categories, self.category_ids = _joined(self.sets)

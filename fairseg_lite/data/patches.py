@@ -188,12 +188,13 @@ class PatchSampler:
                 raise InputError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
         if positives < 0 or negatives < 0 or positives + negatives == 0:
             raise InputError(f"a batch of {positives} positives and {negatives} negatives; wanted at least one patch")
-        self.dataset, self.mix = SceneCache(dataset, limit=cache), dataset if isinstance(dataset, Mix) else Mix([dataset])
+        self.dataset = SceneCache(dataset, limit=cache)
         self.spec, self.positives, self.negatives, self.seed = spec, positives, negatives, seed
         self.balance, self.padding, self.jitter, self.tries, self.hard = balance, padding, jitter, tries, hard
         self.colour, self.turn = colour, turn
         self.table = dataset.instances
         self.rows = usable_rows(dataset, min_area=min_area, min_side=min_side)
+        self.mix = dataset if isinstance(dataset, Mix) else Mix([dataset])
         own = np.split(self.rows, np.searchsorted(self.table.image[self.rows], self.mix.starts[1:-1]))
         labels = [self.table.label[rows] for rows in own]
         self.by_class = [[rows[of == k] for k in np.unique(of)] for rows, of in zip(own, labels, strict=True)]  # of each set

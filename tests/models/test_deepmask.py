@@ -8,6 +8,7 @@ from torch import nn
 
 from fairseg_lite.geometry.resample import symmetric_pad
 from fairseg_lite.models.deepmask import DeepMask, deepmask_resnet50, deepmask_tiny, deepmask_vgg_a
+from fairseg_lite.models.mobile import LiteTrunk
 from fairseg_lite.models.trunks import ResNetTrunk, SymmetricConv2d, VGGTrunk
 from fairseg_lite.models.weights import load_trunk_weights
 
@@ -88,6 +89,35 @@ def test_context_is_cut_off_after_the_trunk():
     x = torch.randn(2, 3, 96, 96, dtype=torch.float64)
     inner = model.heads(model.trunk(x)[:, :, 1:-1, 1:-1])
     torch.testing.assert_close(model(x).scores, inner.scores[:, 0, 0])
+
+
+@pytest.mark.parametrize("trunk", [ResNetTrunk(depths=(1, 1, 1), norm="batch"), VGGTrunk(), LiteTrunk()])
+def test_a_frozen_stage_keeps_its_weights_and_its_statistics(trunk):
+    """Of every parameter and buffer: after a step of training only what lies behind the frozen stages has moved."""
+    before = {k: v.clone() for k, v in trunk.freeze(2).train().state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in trunk.parameters() if p.requires_grad], lr=0.1)
+    trunk(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    optimizer.step()
+    names = {id(t): k for k, t in trunk.state_dict(keep_vars=True).items()}
+    fixed = {names[id(t)] for part in trunk.parts[:2] for t in part.state_dict(keep_vars=True).values()}
+    moved = {k for k, v in trunk.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved and fixed and not moved & fixed
+    assert any("running_mean" in k for k in moved) == any(isinstance(m, nn.BatchNorm2d) for m in trunk.modules())
+    with pytest.raises(ValueError, match=f"freeze is {len(trunk.parts) + 1}"):
+        trunk.freeze(len(trunk.parts) + 1)
+
+
+def test_the_lite_trunks_taps_and_bfloat16_training():
+    trunk = LiteTrunk().freeze(3).train()
+    x = torch.randn(1, 3, 64, 48)
+    taps = trunk.taps(x)
+    assert [tuple(t.shape[1:]) for t in taps] == [(16, 32, 24), (24, 16, 12), (40, 8, 6), (112, 4, 3)]
+    torch.testing.assert_close(trunk(x), taps[-1])
+    with torch.autocast("cpu", torch.bfloat16):
+        half = trunk(x)
+    assert (half.float() - taps[-1]).abs().max() < 0.05 * taps[-1].abs().max()
+    half.float().square().mean().backward()
+    assert trunk._blocks[5]._depthwise_conv.weight.grad.isfinite().all() and trunk._blocks[4]._depthwise_conv.weight.grad is None
 
 
 @pytest.mark.parametrize("kind", ["resnet", "vgg"])

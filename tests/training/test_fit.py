@@ -141,11 +141,43 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
 
 @pytest.mark.parametrize(
     "schedule, expected",
-    [("constant", [0.5, 1, 1, 1]), ("cosine", [0.5, 0.853553, 0.5, 0.146447]), ("step", [0.5, 1, 0.5, 0.1])],
+    [
+        ("constant", [0.5, 1, 1, 1]),
+        ("cosine", [0.5, 0.853553, 0.5, 0.146447]),
+        ("step", [0.5, 1, 0.5, 0.1]),
+        ("wsd", [0.5, 1, 1, 0.5]),
+    ],
 )
 def test_schedules(schedule, expected):
-    history = run(steps=4, lr=1.0, warmup=2, schedule=schedule, milestones=(2, 3), factors=(0.5, 0.1))
+    history = run(steps=4, lr=1.0, warmup=2, schedule=schedule, milestones=(2, 3), factors=(0.5, 0.1), decay=0.5)
     assert history["lr"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_average_follows_the_weights_and_resumes_exactly(tmp_path):
+    """Against the definition, step by step; a run without an average ends elsewhere, from the same losses."""
+    model, kept, weights = network(), None, []
+    config = replace(CONFIG, steps=30, ema=0.9)
+
+    def spy(net, batch, step):
+        weights.append(net[0].weight.detach().clone())
+        return loss_fn(net, batch, step)
+
+    fit(model, Line(), spy, config, progress=False)
+    last = network()
+    fit(last, Line(), loss_fn, replace(config, ema=0.0), progress=False)
+    for step, w in enumerate([*weights[1:], last[0].weight.detach()]):
+        kept = weights[0] if kept is None else kept
+        share = min(0.9, (1 + step) / (10 + step))
+        kept = share * kept + (1 - share) * w
+    torch.testing.assert_close(model[0].weight.detach(), kept)
+    assert (model[0].weight - last[0].weight).abs().max() > 1e-3
+    fit(network(), Line(), loss_fn, replace(config, steps=20), out=tmp_path / "r", progress=False)
+    again = network()
+    fit(again, Line(), loss_fn, config, out=tmp_path / "r", resume=True, progress=False)
+    assert torch.equal(again[0].weight, model[0].weight)
+    run(tmp_path / "plain", steps=10)
+    with pytest.raises(ValueError, match="holds no average"):
+        run(tmp_path / "plain", resume=True, ema=0.9)
 
 
 def test_gradient_clipping_bounds_the_step():
