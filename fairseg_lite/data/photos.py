@@ -20,7 +20,7 @@ def photographs() -> CocoDataset:
     Example:
         >>> photos = photographs()
         >>> len(photos), photos[7].image.shape, [photos.categories[k] for k in photos[7].labels][:2]
-        (24, (305, 480, 3), ['cat', 'couch'])
+        (24, (305, 480, 3), ['potted plant', 'cat'])
 
     Lesson: 00.
     """

@@ -76,7 +76,7 @@ class LiteTrunk(Trunk):
         self._blocks = nn.ModuleList(blocks)
         for m in self.modules():
             if isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(m.weight, mode="fan_in", nonlinearity="relu")
 
     def stem(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, 32, H/2, W/2)
         return F.relu6(_normed(self._conv_stem, self._bn0, x))
