@@ -63,7 +63,7 @@ class OfficialSampler(PatchSampler):
     def __init__(self, dataset: SceneDataset, spec: PatchSpec, *, label_shift: bool = False, **options: Any):
         super().__init__(dataset, spec, **options)
         self.label_shift = label_shift
-        self.classes = self.by_class if self.balance == "class" else [self.rows]
+        self.classes = [group for groups in self.by_class for group in groups]
         self.full, self.shift = spec.patch_size + spec.context, 16 * spec.patch_size / 160
         self.centres: dict[int, dict[int, list]] = {}  # picture -> scale in STEPs -> (x, y at that scale, row)
         for row, (i, (x1, y1, x2, y2)) in enumerate(zip(self.table.image, self.table.box.tolist(), strict=True)):
