@@ -127,8 +127,8 @@ def _entry(path: Path, image_id: int) -> dict:
 
 def categories_of(model) -> tuple[list[str], list[int]]:
     """Names and ids of the categories that a checkpoint remembers; "1", "2", ... where it remembers none."""
-    count, header = range(1, model.num_classes + 1), getattr(model, "header", {})
-    return header.get("categories") or list(map(str, count)), header.get("category_ids") or list(count)
+    count, record = range(1, model.num_classes + 1), model.record
+    return list(record.categories) or list(map(str, count)), list(record.category_ids) or list(count)
 
 
 def drawn(image, found, categories: Sequence[str], least: float):

@@ -120,7 +120,7 @@ def _evaluate(a: argparse.Namespace) -> None:
     if a.out:
         content = {
             "model": a.model,
-            "header": getattr(model, "header", {}),
+            "header": model.record.header(),
             "data": a.data,
             "pictures": len(data),
             "of": total,
@@ -136,14 +136,14 @@ def _evaluate(a: argparse.Namespace) -> None:
 def _patches(model, data, *, boundary: bool) -> dict:
     """Measure masks on centred patches, and their edges if asked to."""
     from fairseg_lite.evaluation.boundary import boundary_report
-    from fairseg_lite.evaluation.patches import patch_report, trained_padding
+    from fairseg_lite.evaluation.patches import patch_report
 
     patches = patch_report(model, data)
     print(f"patches    {patches}")
     found: dict = {"patches": {k: v for k, v in asdict(patches).items() if k != "ious"}}
     if boundary:
         stages = {"masks": model} | ({"coarse": model.deepmask} if hasattr(model, "deepmask") else {})
-        edges = {name: boundary_report(network, data, padding=trained_padding(model)) for name, network in stages.items()}
+        edges = {name: boundary_report(network, data, padding=model.record.padding) for name, network in stages.items()}
         for name, report in edges.items():
             print(f"{'boundary' if name == 'masks' else name:10} {report}")
         found["boundary"] = {name: asdict(report) for name, report in edges.items()}

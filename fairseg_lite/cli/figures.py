@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 
 from fairseg_lite.data.patches import evaluation_patches, usable_rows
 from fairseg_lite.data.scenes import SceneDataset, Subset
-from fairseg_lite.evaluation.patches import patch_spec, trained_padding
+from fairseg_lite.evaluation.patches import patch_spec
 from fairseg_lite.geometry.masks import rle_decode
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
@@ -60,7 +60,7 @@ def edges_of(model: DeepMask | SharpMask, data: SceneDataset, count: int = 8) ->
     rows: list[list[np.ndarray]] = []
     stages = {"DeepMask": getattr(model, "deepmask", model)} | ({"SharpMask": model} if isinstance(model, SharpMask) else {})
     for i in some:
-        batch = next(iter(evaluation_patches(Subset(data, [i]), spec, padding=trained_padding(model), batch_size=1)))
+        batch = next(iter(evaluation_patches(Subset(data, [i]), spec, padding=model.record.padding, batch_size=1)))
         image = to_pixels(batch.images)[0][half : half + side, half : half + side]
         truth = batch.masks[0].bool()
         masks = []

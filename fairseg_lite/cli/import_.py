@@ -1,6 +1,7 @@
 """`fairseg-lite import`: FAIR's released Torch7 files as checkpoints of ours."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from fairseg_lite.cli.options import command
@@ -52,7 +53,8 @@ def _import(a: argparse.Namespace) -> None:
             raise InputError(f"it was no Torch7 file that came, and it is deleted: {error}; try again, or --address") from error
         raise InputError(f"{str(source)!r}: {error}") from error
     model, how = found.model, {"training": "as trained", "inference": "in inference form"}[found.form]
-    save_model(out, model, name=found.name, kwargs=found.kwargs, source=source.name, form=found.form, config=found.config)
+    model.record = replace(model.record, about={"source": source.name, **model.record.about})
+    save_model(out, model)
     numbers = sum(p.numel() for p in model.parameters())
     if vgg := found.name == "multipathnet_vgg16":
         layers = "convolutions " + "+".join(str(len(group)) for group in found.kwargs["trunk"]["widths"])

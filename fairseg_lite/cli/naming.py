@@ -91,23 +91,23 @@ def _train(a: argparse.Namespace) -> int:
     recipe, stored = run_of(a, MULTIPATHNET_RECIPES, "multipathnet")
     if not stored:
         recipe = _changed(a, recipe)
-    a.proposals = a.proposals or stored.get("proposals", "shapes-sharp")
-    a.top_k = a.top_k or stored.get("top_k", TOP_K)
+    a.proposals = a.proposals or stored.get("proposals") or "shapes-sharp"
+    a.top_k = a.top_k or stored.get("about", {}).get("top_k", TOP_K)
     device = device_of(a)
     start = {} if stored else _start(a, recipe)
     data, valid, out = data_of(a)
     if valid is not None:
         _check_valid(a)
     boxes = _proposals(a, a.proposals, data, " ".join(a.data), out, device)
-    about = {"proposals": a.proposals, "top_k": a.top_k}
+    about = {"proposals": a.proposals, "about": {"top_k": a.top_k}}
     model, history = train_multipathnet(
-        data, boxes, recipe=recipe, out=out, about=about, **start, device=device, resume=a.resume
+        data, boxes, recipe=recipe, out=out, **about, **start, device=device, resume=a.resume
     )  # fmt: skip
     step = history["step"][-1] if history.rows else 0
     if not history.finished:
         raise KeyboardInterrupt(f"step {step} is kept in {out / 'state.safetensors'}; go on with --resume")
-    if model.header["dropped"]:
-        counts = ", ".join(f"{n:,} {why}" for why, n in model.header["dropped"].items())
+    if dropped := model.record.about["dropped"]:
+        counts = ", ".join(f"{n:,} {why}" for why, n in dropped.items())
         print(f"proposals left out: {counts}")
     print(f"{recipe.model}: {step} steps, last loss {history['loss'][-1]:.4f}; network in {out / 'model.safetensors'}")
     if valid is not None:
@@ -116,7 +116,7 @@ def _train(a: argparse.Namespace) -> int:
         from fairseg_lite.course.ablation import measure
 
         held_out = _proposals(a, a.valid_proposals or a.proposals, valid, a.valid, out, device, held_out=True)
-        report = measure(model, valid, held_out, progress=True, **recipe.seen_at)
+        report = measure(model, valid, held_out, progress=True)
         print(f"{a.valid}: boxes of {report}")
         write_json(out / "valid.json", {"data": a.valid, "boxes": asdict(report)}, indent=1)
     return 0
@@ -162,10 +162,8 @@ def _start(a: argparse.Namespace, recipe) -> dict:
 
     model = load_model(a.trunk_from or "shapes")
     model = getattr(model, "deepmask", model)
-    if getattr(model, "header", {}).get("model", "deepmask_tiny") != "deepmask_tiny":
-        raise InputError(
-            f"--trunk-from {a.trunk_from!r} holds a {model.header['model']}; wanted a deepmask_tiny or sharpmask_tiny"
-        )
+    if model.record.model != "deepmask_tiny":
+        raise InputError(f"--trunk-from {a.trunk_from!r} holds a {model.record.model}; wanted a deepmask_tiny or sharpmask_tiny")
     return {"trunk_from": model}
 
 

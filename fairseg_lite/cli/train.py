@@ -126,11 +126,10 @@ def _sharpmask(a: argparse.Namespace) -> int:
     kwargs = dict(stored.get("kwargs", {}))
     if stored:  # the weights come with the run
         base = recipe.model.replace("sharpmask", "deepmask")
-        deepmask = MODELS[base](**kwargs["deepmask"])
-        deepmask.header = {"model": base, "kwargs": kwargs.pop("deepmask")}
+        deepmask = MODELS[base](**kwargs.pop("deepmask"))
     else:
         deepmask = load_model(a.deepmask, kind="DeepMask")
-        recipe = replace(recipe, model=deepmask.header["model"].replace("deepmask", "sharpmask"))
+        recipe = replace(recipe, model=deepmask.record.model.replace("deepmask", "sharpmask"))
         kwargs |= {"k": a.k} if a.k else {}
         if a.end_to_end:  # the score learns again, and must see what is no object
             recipe = replace(recipe, end_to_end=True, negatives=recipe.negatives or max(recipe.positives // 3, 1))

@@ -92,7 +92,7 @@ def measure(
         boxes: proposals by picture id.
         truth: `to_coco(dataset)`, to save making it again.
         progress: show a bar when it takes more than 2 s.
-        options: of `detect`, such as a recipe's `seen_at`.
+        options: of `detect`.
     """
     found = {}
     for i in tqdm(pictures_of(dataset, boxes), desc="measuring", unit="picture", disable=not progress, delay=2, leave=False):
@@ -157,7 +157,7 @@ def ablate(
             if not history.finished:
                 raise KeyboardInterrupt(f"{folder} is kept at its last step; the same command goes on there")
         truth = truth or to_coco(scenes)
-        report = measure(model, scenes, valid_boxes, truth=truth, progress=progress, **recipe.seen_at)
+        report = measure(model, scenes, valid_boxes, truth=truth, progress=progress)
         _write(folder / "result.json", asdict(Result(row.name, seed, asdict(report))))
         (folder / "state.safetensors").unlink(missing_ok=True)  # the network is in model.safetensors
         write_table(out, rows, results_in(out, rows, seeds))

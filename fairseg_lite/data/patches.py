@@ -24,7 +24,7 @@ from fairseg_lite.data.augment import shaken, turned
 from fairseg_lite.data.mix import Mix
 from fairseg_lite.data.scenes import InstanceTable, Scene, SceneCache, SceneDataset
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.pixels import IMAGENET_MEAN, normalise
+from fairseg_lite.geometry.pixels import IMAGENET, IMAGENET_MEAN, Pixels, normalise
 
 JITTER, FAR = 16 / 224, 32 / 224  # of the patch side
 GREY = tuple(round(255 * c) for c in IMAGENET_MEAN)
@@ -154,6 +154,7 @@ class PatchSampler:
         turn: turn each patch by up to so many degrees; the papers do not.
         hard: share of negatives drawn near an object, just beyond the limit in place or scale; the rest anywhere.
         cache: bytes of decoded pictures to keep.
+        pixels: how the network wants its pictures.
     Raises:
         InputError: nothing can be drawn, with the count of instances each limit excluded; or an unknown option.
     Source: DeepMask section 3.3; balance and limits: official `DataSampler.lua`. Lesson: 01.
@@ -179,6 +180,7 @@ class PatchSampler:
         colour: float = 0.0,
         turn: float = 0.0,
         cache: int = 512 * 2**20,
+        pixels: Pixels = IMAGENET,
     ):
         for what, value, options in (
             ("balance", balance, ("class", "uniform")),
@@ -191,7 +193,7 @@ class PatchSampler:
         self.dataset = SceneCache(dataset, limit=cache)
         self.spec, self.positives, self.negatives, self.seed = spec, positives, negatives, seed
         self.balance, self.padding, self.jitter, self.tries, self.hard = balance, padding, jitter, tries, hard
-        self.colour, self.turn = colour, turn
+        self.colour, self.turn, self.pixels = colour, turn, pixels
         self.table = dataset.instances
         self.rows = usable_rows(dataset, min_area=min_area, min_side=min_side)
         self.mix = dataset if isinstance(dataset, Mix) else Mix([dataset])
@@ -218,7 +220,7 @@ class PatchSampler:
         """The patches of a batch: normalised pictures, masks and categories."""
         patches = [self._positive(g) for _ in range(self.positives)] + [self._negative(g) for _ in range(self.negatives)]
         images, masks, categories = zip(*patches, strict=True)
-        return normalise(np.stack(images)), masks, categories
+        return normalise(np.stack(images), self.pixels), masks, categories
 
     def _positive(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
         for _ in range(self.tries):
@@ -313,7 +315,7 @@ def _rows_by_image(table: InstanceTable, count: int) -> list[np.ndarray]:
 
 
 def evaluation_patches(
-    dataset: SceneDataset, spec: PatchSpec, *, padding: str = "symmetric", batch_size: int = 64
+    dataset: SceneDataset, spec: PatchSpec, *, padding: str = "symmetric", batch_size: int = 64, pixels: Pixels = IMAGENET
 ) -> Iterator[PatchBatch]:
     """Canonical positives of every usable instance, once each; masks at the patch's own resolution (P x P).
 
@@ -322,6 +324,7 @@ def evaluation_patches(
         spec: sizes; target_size is not used.
         padding: "symmetric" or "mean", as in training.
         batch_size: patches in a batch.
+        pixels: how the network wants its pictures.
     Yields:
         PatchBatch of positives.
     Raises:
@@ -342,4 +345,4 @@ def evaluation_patches(
             masks.append(crop_mask(mask, window, spec.patch_size / window.scale, spec.patch_size))
         if part:
             labels, categories = torch.ones(len(part)), torch.from_numpy(table.label[part])
-            yield PatchBatch(normalise(np.stack(images)), torch.from_numpy(np.stack(masks)), labels, categories)
+            yield PatchBatch(normalise(np.stack(images), pixels), torch.from_numpy(np.stack(masks)), labels, categories)

@@ -29,7 +29,7 @@ from fairseg_lite.data.results import load_boxes as load_boxes  # read here, too
 from fairseg_lite.data.scenes import Scene, SceneCache, SceneDataset, image_ids
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import clip_boxes, encode_boxes
-from fairseg_lite.geometry.pixels import normalise
+from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise
 
 IN_CROWD = 0.7  # share of a RoI's own area
 USUAL_STD = (0.1, 0.1, 0.2, 0.2)  # of box deltas, where the data cannot tell (Fast R-CNN's constants)
@@ -143,6 +143,7 @@ class RoiSampler:
         untied: the official code's sampling: one random head learns, with a random threshold.
         seed: batches depend on (seed, step) alone.
         cache: bytes of decoded pictures to keep.
+        pixels: how the network wants its pictures.
     Attributes:
         dropped: Counter of the proposals left out of the pictures that were drawn so far in this process.
     Raises:
@@ -168,6 +169,7 @@ class RoiSampler:
         untied: bool = False,
         seed: int = 0,
         cache: int = 512 * 2**20,
+        pixels: Pixels = IMAGENET,
     ):
         thresholds = tuple(float(u) for u in thresholds)
         if not thresholds or list(thresholds) != sorted(set(thresholds)) or not 0 < thresholds[0] <= thresholds[-1] <= 1:
@@ -188,7 +190,7 @@ class RoiSampler:
         self.boxes = {key: found.boxes[:top] for key, found in boxes.items()}
         self.thresholds, self.images, self.rois, self.seed = thresholds, images, rois, seed
         self.fg_fraction, self.background, self.flip, self.untied = fg_fraction, background, flip, untied
-        self.short_side, self.max_side, self.colour = short_side, max_side, colour
+        self.short_side, self.max_side, self.colour, self.pixels = short_side, max_side, colour, pixels
         self.dropped, self._seen = Counter(), set()
 
     def __len__(self) -> int:
@@ -244,7 +246,7 @@ class RoiSampler:
             rois, truth = (
                 (b * b.new_tensor([-1, 1, -1, 1]) + b.new_tensor([w, 0, w, 0]))[:, [2, 1, 0, 3]] for b in (rois, truth)
             )
-        pixels = normalise(image)
+        pixels = normalise(image, self.pixels)
         size = [max(round(scale * n), 1) for n in (h, w)]
         if size != [h, w]:  # as `inference` resizes
             pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True, align_corners=False)[0]

@@ -105,6 +105,14 @@ def image_ids(dataset: SceneDataset) -> list[int]:
     return [dataset[i].image_id for i in range(len(dataset))]
 
 
+def described(dataset: SceneDataset) -> str:
+    """What a network's record says of its training data: the kind of data set and how many pictures it has."""
+    inner = dataset
+    while isinstance(inner, SceneCache | Subset):
+        inner = inner.dataset
+    return f"{type(inner).__name__}, {len(dataset)} pictures"
+
+
 class SceneCache:
     """A dataset that remembers decoded scenes, least recently used first out, within a bound in bytes.
 

@@ -22,21 +22,6 @@ def patch_spec(model: DeepMask | SharpMask) -> PatchSpec:
     )
 
 
-def trained_padding(model: DeepMask | SharpMask) -> str:
-    """How a checkpoint was trained to see beyond the picture: "symmetric" (also where it does not say) or "mean".
-
-    Args:
-        model: with a `header` if it was loaded (`load_model`). The `deepmask` inside a SharpMask has none of its own.
-    Example:
-        >>> from fairseg_lite.models.deepmask import deepmask_tiny
-        >>> trained_padding(deepmask_tiny())
-        'symmetric'
-
-    Lesson: 03.
-    """
-    return getattr(model, "header", {}).get("recipe", {}).get("padding", "symmetric")
-
-
 @torch.inference_mode()
 def patch_masks(
     model: DeepMask | SharpMask,
@@ -53,7 +38,7 @@ def patch_masks(
         model: in evaluation mode.
         dataset: held-out scenes.
         threshold: mask probability above which a pixel belongs to the object.
-        padding: of patches beyond the picture, "symmetric" or "mean"; None takes `trained_padding`.
+        padding: of patches beyond the picture, "symmetric" or "mean"; None takes the trained.
         limit: at most so many instances (for a quick look; a measure of all is the honest one).
         progress: show a bar.
     Yields:
@@ -73,7 +58,7 @@ def patch_masks(
         raise InputError(f"limit is {limit}; measure at least 1 instance, or None for all")
     device, spec, count = next(model.parameters()).device, patch_spec(model), 0
     side, cut = spec.patch_size, torch.logit(torch.tensor(threshold)).item()
-    batches = evaluation_patches(dataset, spec, padding=padding or trained_padding(model))
+    batches = evaluation_patches(dataset, spec, padding=padding or model.record.padding, pixels=model.record.pixels)
     for batch in tqdm(batches, disable=not progress, desc="patches", unit="batch", delay=2):
         batch = batch.to(device)
         masks = F.interpolate(model(batch.images).masks[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0] > cut
@@ -129,7 +114,7 @@ def patch_report(
         InputError: no usable instance.
     Lesson: 03.
     """
-    device, padding = next(model.parameters()).device, padding or trained_padding(model)
+    device, padding = next(model.parameters()).device, padding or model.record.padding
     ious: list[float] = []
     for masks, truth in patch_masks(model, dataset, threshold=threshold, padding=padding, limit=limit, progress=progress):
         inter = (masks & truth).sum((1, 2)).float()
@@ -137,7 +122,8 @@ def patch_report(
     value = torch.tensor(ious)
     right = []
     sampler = PatchSampler(
-        dataset, patch_spec(model), positives=32, negatives=32, seed=1, jitter=False, balance="uniform", padding=padding
+        dataset, patch_spec(model), positives=32, negatives=32, seed=1, jitter=False, balance="uniform", padding=padding,
+        pixels=model.record.pixels,
     )  # fmt: skip
     for step in range(max(1, min(16, len(ious) // 32))):
         batch = sampler.batch(step).to(device)

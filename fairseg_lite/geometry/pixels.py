@@ -1,4 +1,6 @@
-"""Pixels as numbers: the one normalisation every network here takes."""
+"""Pixels as numbers: how a network wants its pictures, and the one function that makes them so."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,11 +12,39 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of pixel values in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def normalise(images: np.ndarray | Tensor) -> Tensor:
-    """Pictures as the trunks want them: channels first, ImageNet's mean and deviation taken out.
+@dataclass(frozen=True)
+class Pixels:
+    """How a network wants its pictures; the default is what torchvision's ImageNet weights were trained with.
+
+    Raises:
+        InputError: an order that is neither, or numbers that are no three channels, or a white or deviation of 0 and less.
+    Example:
+        >>> caffe = Pixels(mean=(102.98, 115.95, 122.77), std=(1, 1, 1), order="BGR", white=255)
+        >>> normalise(np.array([[[255, 0, 0]]], np.uint8), caffe).flatten().tolist()  # red comes last
+        [-102.98..., -115.94..., 132.22...]
+    """
+
+    mean: tuple[float, ...] = IMAGENET_MEAN  # of each channel, in this order and range
+    std: tuple[float, ...] = IMAGENET_STD
+    order: str = "RGB"  # or "BGR"
+    white: float = 1.0  # what 255 becomes before the mean is taken out: 1, or 255
+
+    def __post_init__(self):
+        for name in ("mean", "std"):  # JSON has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.order not in ("RGB", "BGR") or len(self.mean) != 3 or len(self.std) != 3 or not min(*self.std, self.white) > 0:
+            raise InputError(f"{self}: wanted three means, three deviations above 0, order RGB or BGR, white 1 or 255")
+
+
+IMAGENET = Pixels()
+
+
+def normalise(images: np.ndarray | Tensor, pixels: Pixels = IMAGENET) -> Tensor:
+    """Pictures as a network wants them: channels first and in its order, mean and deviation taken out.
 
     Args:
         images: (..., H, W, 3) uint8 RGB, array or tensor.
+        pixels: the network's; `Network.normalise` gives its own.
     Returns:
         (..., 3, H, W) float32, a channels-last view.
     Raises:
@@ -28,5 +58,6 @@ def normalise(images: np.ndarray | Tensor) -> Tensor:
     x = torch.as_tensor(images)
     if x.dtype != torch.uint8 or x.ndim < 3 or x.shape[-1] != 3:
         raise InputError(f"picture is {x.dtype} {tuple(x.shape)}; wanted uint8 (..., H, W, 3), RGB")
-    mean, std = torch.tensor(IMAGENET_MEAN, device=x.device), torch.tensor(IMAGENET_STD, device=x.device)
-    return x.float().mul_(1 / (255 * std)).sub_(mean / std).movedim(-1, -3)
+    x = x.flip(-1) if pixels.order == "BGR" else x
+    mean, std = torch.tensor(pixels.mean, device=x.device), torch.tensor(pixels.std, device=x.device)
+    return x.float().mul_(pixels.white / (255 * std)).sub_(mean / std).movedim(-1, -3)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fairseg_lite.data.patches import PatchSpec, canonical, crop_image
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.pixels import normalise
 from fairseg_lite.inference.propose import paste_rle
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
@@ -51,7 +50,7 @@ def masks_in_boxes(
         raise InputError(f"threshold is {threshold}; it is a probability, above 0 and below 1")
     spec = PatchSpec(model.patch_size, model.context, model.object_size, model.target_size)
     full, weight = spec.patch_size + spec.context, next(model.parameters())
-    padding = padding or getattr(model, "header", {}).get("recipe", {}).get("padding", "symmetric")
+    padding = padding or model.record.padding
     windows = [canonical(box, spec) for box in boxes.tolist()]
     squares = [[w.x, w.y, spec.patch_size / w.scale] for w in windows]  # what the mask covers: the patch without context
     x, y, side = torch.tensor(squares, device=weight.device).reshape(-1, 3).T
@@ -59,7 +58,6 @@ def masks_in_boxes(
     rle, cut = [], math.log(threshold / (1 - threshold))
     for start in range(0, len(windows), BATCH):
         patches = np.stack([crop_image(image, w, full / w.scale, full, padding) for w in windows[start : start + BATCH]])
-        patches = normalise(torch.from_numpy(patches).to(weight.device)).to(weight.dtype)
-        logits = model(patches).masks.float()
+        logits = model(model.normalise(patches).to(weight.dtype)).masks.float()
         rle += paste_rle(logits, squares[start : start + BATCH], *image.shape[:2], cut)[0]
     return rle

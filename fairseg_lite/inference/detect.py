@@ -25,7 +25,6 @@ from torchvision.ops import batched_nms
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import clip_boxes, vote_boxes, xywh_to_xyxy, xyxy_to_xywh
 from fairseg_lite.geometry.masks import rle_decode
-from fairseg_lite.geometry.pixels import normalise
 from fairseg_lite.inference.box_masks import masks_in_boxes
 from fairseg_lite.inference.propose import MAX_SIDE, Proposals
 from fairseg_lite.inference.pyramid import Timer, resized
@@ -161,7 +160,7 @@ def detect(
         proposals: of this picture. Only `boxes` (N, 4) is needed, but for masks="proposal".
         sharpmask: for masks="refined"; a DeepMask does, too.
         short_side: resize the picture so that its shorter side has so many pixels (the paper: 800); None takes what the
-            network was trained with (`trained_size`).
+            network was trained with (its record).
         max_side: but the longer side never gets more (the paper: 1000); None as for short_side.
         score_threshold: probability above which a box counts.
         nms: of two boxes of a category that overlap by more than this IoU the better one stays.
@@ -183,9 +182,9 @@ def detect(
     """
     models = list(model) if isinstance(model, (list, tuple)) else [model]
     _check(models, image, proposals, sharpmask, masks, mask_boxes)
-    trained = trained_size(models[0])
-    short_side = trained[0] if short_side is None else short_side
-    max_side = trained[1] if max_side is None else max_side
+    record = models[0].record
+    short_side = record.short_side if short_side is None else short_side
+    max_side = (record.max_side or MAX_SIDE) if max_side is None else max_side
     for what, value, low, high in (
         ("score_threshold", score_threshold, 0, 1), ("nms", nms, 0, 1), ("vote", 0.5 if vote is None else vote, 0, 1),
         ("iterations", iterations, 1, math.inf), ("crops", crops, 0, math.inf), ("top", top, 1, math.inf),
@@ -194,19 +193,19 @@ def detect(
         if not low <= value <= high:
             raise InputError(f"{what} is {value}; it must be from {low} to {high}")
     height, width = image.shape[:2]
-    device = next(models[0].parameters()).device
     rois = clip_boxes(proposals.boxes.float(), height, width)
     origin = torch.nonzero(_has_area(rois))[:, 0]
-    rois = rois[origin].to(device)
+    rois = rois[origin].to(models[0].device)
     if not len(rois):
         empty = torch.zeros(0)
         return Detections(empty.view(0, 4), empty.long(), empty, None if masks is None else [], (height, width))
 
     with timer("features"):
         scale = min(1.0 if short_side is None else short_side / min(height, width), max_side / max(height, width))
-        pixels = resized(normalise(torch.from_numpy(np.ascontiguousarray(image)).to(device)), scale)
-        pictures = torch.stack([pixels, pixels.flip(-1)][: 1 + flip])
-        levels = [m.features(pictures) for m in models]
+        levels = []
+        for m in models:
+            pixels = resized(m.normalise(image), scale)
+            levels.append(m.features(torch.stack([pixels, pixels.flip(-1)][: 1 + flip])))
     ratio = rois.new_tensor([pixels.shape[-1] / width, pixels.shape[-2] / height] * 2)
     looks = []
     with timer("rois"):
@@ -238,19 +237,6 @@ def detect(
                 tight = xywh_to_xyxy(torch.from_numpy(coco_mask.toBbox(rle))).float()
                 final = torch.where(_has_area(tight)[:, None], tight, final)
     return Detections(final, labels[kept], scores[kept], rle, (height, width))
-
-
-def trained_size(model: MultiPathNet) -> tuple[int | None, int]:
-    """The size of pictures a checkpoint was trained with: shorter side (of a range its middle), and the longer at most.
-
-    Args:
-        model: with a `header` if it was loaded (`load_model`).
-    Returns:
-        (None, MAX_SIDE) where it does not say: pictures keep their size, but for large ones.
-    """
-    recipe = getattr(model, "header", {}).get("recipe", {})
-    short = recipe.get("short_side")
-    return (None if short is None else round(sum(short) / 2)), recipe.get("max_side", MAX_SIDE)
 
 
 def _mean_look(

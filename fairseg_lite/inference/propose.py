@@ -22,7 +22,6 @@ from fairseg_lite.data.results import read_results
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from fairseg_lite.geometry.masks import paste_masks, rle_decode
-from fairseg_lite.geometry.pixels import normalise
 from fairseg_lite.inference.pyramid import Level, Timer, prepare, pyramid, resized
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
@@ -161,10 +160,8 @@ def propose(
         model = getattr(model, "deepmask", model)
     scales = sorted(scales or model.scales)
     scales += [scales[-1] * 2 ** ((i + 1) / 2) for i in range(zoom)]
-    weight = next(model.parameters())
     with timer("pyramid"):
-        pixels = normalise(torch.from_numpy(np.ascontiguousarray(image)).to(weight.device))
-        pixels = resized(pixels, min(1.0, max_side / max(height, width)))
+        pixels = resized(model.normalise(image), min(1.0, max_side / max(height, width)))
     reduced = (pixels.shape[-2] / height, pixels.shape[-1] / width)
     levels = pyramid(model, pixels, scales, timer=timer)
     with timer("top k"):

@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
+from fairseg_lite.geometry.pixels import IMAGENET, Pixels
 from fairseg_lite.models.deepmask import DeepMask, DenseFeatures
 from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.models.trunks import STRIDE
@@ -84,15 +84,15 @@ def resized(image: Tensor, scale: float) -> Tensor:
     return F.interpolate(image[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
 
 
-def on_canvas(image: Tensor, patch_size: int) -> Tensor:
+def on_canvas(image: Tensor, patch_size: int, pixels: Pixels = IMAGENET) -> Tensor:
     """The normalised picture (3, H, W) in middle grey: (1, 3, H + P, W + P), rounded up to multiples of the stride.
 
     Half a patch lies above and to the left, at least as much below and to the right. The rounding adds no window.
     """
     half = patch_size // 2
     right, bottom = (half + -n % STRIDE for n in (image.shape[-1] + patch_size, image.shape[-2] + patch_size))
-    mean, std = image.new_tensor(IMAGENET_MEAN), image.new_tensor(IMAGENET_STD)
-    grey = ((0.5 - mean) / std)[:, None, None]
+    mean, std = image.new_tensor(pixels.mean), image.new_tensor(pixels.std)
+    grey = ((pixels.white / 2 - mean) / std)[:, None, None]
     return (F.pad(image - grey, (half, right, half, bottom)) + grey)[None]
 
 
@@ -117,7 +117,7 @@ def pyramid(model: DeepMask | SharpMask, image: Tensor, scales: Sequence[float],
     for scale in scales:
         with timer("pyramid"):
             level = resized(image, scale)
-            canvas = on_canvas(level, model.patch_size).to(dtype=dtype, memory_format=torch.channels_last)
+            canvas = on_canvas(level, model.patch_size, model.record.pixels).to(dtype=dtype, memory_format=torch.channels_last)
         size = [a / b for a, b in zip(level.shape[-2:], image.shape[-2:], strict=True)]
         levels.append(Level((size[0], size[1]), model.dense(canvas, timer=timer)))
     return levels

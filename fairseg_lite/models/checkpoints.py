@@ -1,13 +1,15 @@
 """Weights on disk: safetensors, with the network's name in the header, written atomically.
 
-A checkpoint is one file. Its header says which network it holds (`{"model": "deepmask_tiny", "kwargs": {}}`), so that
-`load_model(path)` needs nothing else; a `.json` beside it repeats the header for people. A file is first written under
+A checkpoint is one file. Its header is the network's `Record`: which network it is (`{"model": "deepmask_tiny", "kwargs": {}}`),
+how it wants its pictures, where it comes from. `load_model(path)` needs nothing else; a `.json` beside it repeats the header
+for people. A file is first written under
 another name and then renamed: whatever happens, what was there before stays whole. Nothing is ever unpickled.
 """
 
 import json
 import os
 from collections import ChainMap
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from fairseg_lite.errors import InputError
 from fairseg_lite.models import deepmask, multipathnet, sharpmask
+from fairseg_lite.models.network import Network, Record
 
 # what a checkpoint may name: the function that builds it
 MODELS = ChainMap(multipathnet.MODELS, sharpmask.MODELS, deepmask.MODELS)
@@ -79,29 +82,27 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     return tensors, header
 
 
-def save_model(
-    path: str | Path, model: nn.Module, *, name: str, half: bool = False, over: str | None = None, **header: object
-) -> None:
-    """Save a network's weights for `load_model`.
+def save_model(path: str | Path, model: Network, *, half: bool = False, over: str | None = None) -> None:
+    """Save a network's weights and its record for `load_model`.
 
     Args:
         path: ends in `.safetensors`.
-        model: its parameters and buffers are saved.
-        name: which function of `MODELS` builds it; header may hold "kwargs" for that function and anything to remember.
+        model: its parameters and buffers are saved; its record says which function of `MODELS` builds it.
         half: store float16 (half the size, about 3 digits).
         over: name of a checkpoint of the library that holds this SharpMask's DeepMask: only the refinement is saved.
     Raises:
-        InputError: unknown name, or the file cannot be written.
+        InputError: a network that no function of `MODELS` has built, or the file cannot be written.
     """
-    if name not in MODELS:
-        raise InputError(f"network {name!r} is unknown; choose one of {', '.join(MODELS)}")
+    if (name := model.record.model) not in MODELS:
+        raise InputError(f"the record names network {name!r}; wanted one of {', '.join(MODELS)}, whose functions set it")
     state = {k: v.half() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
+    header = model.record.header()
     if over is not None:
         state, header = {k: v for k, v in state.items() if not k.startswith("deepmask.")}, {**header, "over": over}
-    save_tensors(path, state, {"model": name, "kwargs": {}, **header})
+    save_tensors(path, state, header)
 
 
-def load_model(source: str | Path = "shapes", *, device: torch.device | str = "cpu", kind: str | None = None) -> nn.Module:
+def load_model(source: str | Path = "shapes", *, device: torch.device | str = "cpu", kind: str | None = None) -> Network:
     """Build the network that a checkpoint names, with its weights, in evaluation mode and float32.
 
     Args:
@@ -109,7 +110,7 @@ def load_model(source: str | Path = "shapes", *, device: torch.device | str = "c
         device: where it goes.
         kind: "DeepMask", "SharpMask" or "MultiPathNet" where no other will do; None takes any.
     Returns:
-        The network; `load_model(...).header` holds the checkpoint's header (command, seed, results).
+        The network; its `record` is what the checkpoint says of it (categories, recipe, results).
     Raises:
         InputError: a missing or truncated file, an unknown network, another kind than wanted, or weights that do not fit.
     Example:
@@ -137,9 +138,15 @@ def load_model(source: str | Path = "shapes", *, device: torch.device | str = "c
             "its `deepmask` is one" if kind == "DeepMask" and name in sharpmask.MODELS else f"make one with train {kind.lower()}"
         )
         raise InputError(f"checkpoint {str(path)!r} holds a {name}, wanted a {kind} ({', '.join(known)}); {hint}")
-    model = MODELS[name](**header.get("kwargs", {}))
+    try:
+        record = Record.of({k: v for k, v in header.items() if k != "over"})
+        model = MODELS[name](**record.kwargs)
+    except TypeError as error:
+        raise InputError(f"checkpoint {str(path)!r} has a header that this version cannot read: {error}") from error
     load_weights(model, tensors, path)
-    model.header = header
+    model.record = record
+    if isinstance(model, sharpmask.SharpMask):
+        model.deepmask.record = replace(record, model=model.deepmask.record.model, kwargs=model.deepmask.record.kwargs)
     return model.to(device).eval()
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from fairseg_lite.errors import InputError
 from fairseg_lite.models.heads import named_head, score_layers
 from fairseg_lite.models.mobile import LiteTrunk
+from fairseg_lite.models.network import Network, recorded
 from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk
 from fairseg_lite.models.weights import load_trunk_weights
 
@@ -52,7 +53,7 @@ class DenseFeatures(NamedTuple):
     laterals: tuple[Tensor, ...] = ()
 
 
-class DeepMask(nn.Module):
+class DeepMask(Network):
     """A trunk with a mask head and a score head.
 
     Args:
@@ -133,7 +134,7 @@ class DeepMask(nn.Module):
         """One mask and one score for each patch.
 
         Args:
-            patches: (B, 3, P+context, P+context) float, normalised with ImageNet's mean and deviation.
+            patches: (B, 3, P+context, P+context) float, normalised (`Network.normalise`).
         Returns:
             DeepMaskOutput: masks (B, M, M) and scores (B,), logits.
         Raises:
@@ -214,6 +215,7 @@ class DeepMask(nn.Module):
         return vectors
 
 
+@recorded
 def deepmask_tiny(
     *,
     patch_size: int = 96,
@@ -247,6 +249,7 @@ def deepmask_tiny(
     return DeepMask(trunk=trunk, head=head, scales=scales, **sizes)
 
 
+@recorded
 def deepmask_vgg_a(*, trunk_weights: str | Path | None = None, mask_head: str = "low_rank", context: int = 0) -> DeepMask:
     """The first paper's network: VGG-A, 224-px patch, 512 x 14 x 14 features, two branches, 75.8 M parameters.
 
@@ -262,6 +265,7 @@ def deepmask_vgg_a(*, trunk_weights: str | Path | None = None, mask_head: str = 
     return _with_trunk(model, trunk_weights)
 
 
+@recorded
 def deepmask_resnet50(
     *,
     trunk_weights: str | Path | None = None,
@@ -285,6 +289,7 @@ def deepmask_resnet50(
     return _with_trunk(DeepMask(trunk=features, head=head, **{"target_size": 112, **sizes}), trunk_weights)
 
 
+@recorded
 def deepmask_lite0(*, trunk_weights: str | Path | None = None, **sizes: int) -> DeepMask:
     """DeepMask for a laptop's photographs: EfficientNet-Lite0, otherwise as `deepmask_resnet50`; 8.9 M parameters.
 

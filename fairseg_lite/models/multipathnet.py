@@ -30,8 +30,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import InputError, check_choice, check_range
 from fairseg_lite.geometry.boxes import FOVEAL, decode_boxes, foveal_boxes
+from fairseg_lite.models.network import Network, recorded
 from fairseg_lite.models.regions import LinearTower, Mix, Region, ResidualTower
 from fairseg_lite.models.roi_pooling import METHODS, roi_pool
 from fairseg_lite.models.trunks import VGG_16, ResNetTrunk, VGGTrunk
@@ -47,7 +48,7 @@ class MultiPathOutput(NamedTuple):
     deltas: Tensor
 
 
-class MultiPathNet(nn.Module):
+class MultiPathNet(Network):
     """Classifies and corrects boxes.
 
     Args:
@@ -99,11 +100,9 @@ class MultiPathNet(nn.Module):
         super().__init__()
         if num_classes < 1:
             raise InputError(f"num_classes is {num_classes}; at least one category is needed, the background not counted")
-        for what, value, options in (
-            ("sees", sees, ("text", "figure")), ("box_tower", box_tower, ("own", "joined")), ("pooling", pooling, METHODS),
-        ):  # fmt: skip
-            if value not in options:
-                raise InputError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
+        check_choice("sees", sees, ("text", "figure"))
+        check_choice("box_tower", box_tower, ("own", "joined"))
+        check_choice("pooling", pooling, METHODS)
         self.thresholds = _thresholds(integral)
         self.num_classes, self.pooled, self.pooling = num_classes, pooled, pooling
         factors = (FOVEAL if foveal else (1.0,)) if isinstance(foveal, bool) else tuple(foveal)
@@ -198,8 +197,7 @@ def probabilities(output: MultiPathOutput) -> Tensor:
 def _thresholds(integral: bool | int | Sequence[float]) -> tuple[float, ...]:
     if isinstance(integral, bool | int):
         heads = (6 if integral else 1) if isinstance(integral, bool) else integral
-        if not 1 <= heads <= 10:
-            raise InputError(f"integral is {heads}; 1 to 10 classifiers fit, at IoU .50, .55 .. .95")
+        check_range("integral", heads, 1, 10)  # classifiers, at IoU .50, .55 .. .95
         return tuple(round(0.5 + 0.05 * i, 2) for i in range(heads))
     if not integral or not all(0 < u < 1 for u in integral):
         raise InputError(f"integral is {integral}; thresholds are IoUs between 0 and 1, at least one")
@@ -215,6 +213,7 @@ def levels_seen(factor: float, skip: bool, sees: str) -> tuple[int, ...]:
     return (1, 2) if factor <= 2 else (2,)
 
 
+@recorded
 def multipathnet_tiny(
     *,
     num_classes: int,
@@ -259,6 +258,7 @@ def multipathnet_tiny(
     )  # fmt: skip
 
 
+@recorded
 def multipathnet_vgg16(
     *,
     num_classes: int,
@@ -290,6 +290,7 @@ def multipathnet_vgg16(
     return _with_weights(model, trunk_weights, {"classifier.0.": "1.", "classifier.3.": "4."})
 
 
+@recorded
 def multipathnet_resnet18(
     *, num_classes: int, trunk: dict | None = None, conv5: dict | None = None, **options: object
 ) -> MultiPathNet:
@@ -302,6 +303,7 @@ def multipathnet_resnet18(
     return _resnet(ResNetTrunk(**resnet), tower, num_classes, **options)
 
 
+@recorded
 def multipathnet_resnet50(*, num_classes: int, stride_in_1x1: bool = False, **options: object) -> MultiPathNet:
     """ResNet-50, otherwise as `multipathnet_resnet18`.
 
@@ -324,8 +326,7 @@ def _resnet(
     trunk: ResNetTrunk, conv5: dict, num_classes: int, *, trunk_weights: str | Path | None = None, head: str = "conv5",
     frozen: int = 2, **options: object,
 ) -> MultiPathNet:  # fmt: skip
-    if head not in ("conv5", "linear"):
-        raise InputError(f"head is {head!r}; choose 'conv5' or 'linear'")
+    check_choice("head", head, ("conv5", "linear"))
     if head == "conv5":
         defaults = {"pooled": 14, "normalise": False}
         tower: Callable = lambda channels, side: ResidualTower(channels, side, **conv5)  # noqa: E731
@@ -342,8 +343,7 @@ def _with_weights(model: MultiPathNet, source: str | Path | None, towers: dict[s
         return model
     weights = read_weights(source)
     copy_weights(model.trunk, weights, source)
-    given = [(theirs, ours, k) for theirs, ours in towers.items() for k in weights if k.startswith(theirs)]
-    own = {ours + k.removeprefix(theirs): weights[k] for theirs, ours, k in given}
+    own = {new + k.removeprefix(old): v for old, new in towers.items() for k, v in weights.items() if k.startswith(old)}
     if own:
         for region in model.modules():
             if isinstance(region, Region):

@@ -29,6 +29,7 @@ from fairseg_lite.models.deepmask import (
     deepmask_tiny,
     deepmask_vgg_a,
 )
+from fairseg_lite.models.network import Network, Record, recorded
 from fairseg_lite.models.refinement import RefinementModule, conv3x3, doubled_conv
 from fairseg_lite.models.trunks import STRIDE
 
@@ -36,7 +37,7 @@ NOISE = 0.3  # share of the usual random weights that a fresh refinement keeps b
 REFINE_BYTES = 2**26  # of feature maps that windows may fill while they are refined together
 
 
-class SharpMask(nn.Module):
+class SharpMask(Network):
     """A DeepMask whose mask is refined; the DeepMask is kept whole, coarse masks and scores included.
 
     Args:
@@ -77,7 +78,7 @@ class SharpMask(nn.Module):
             raise InputError("mask_head is 'full'; refinement begins with the vector of a DeepMask with mask_head='low_rank'")
         if deepmask.stride != STRIDE:
             raise InputError(f"the trunk's stride is {deepmask.stride}; four refinements lead back from {STRIDE}: poolings=4")
-        self.deepmask = deepmask
+        self.deepmask, self.record = deepmask, Record(pixels=deepmask.record.pixels)
         self.patch_size = self.mask_size = self.target_size = deepmask.patch_size
         self.context, self.object_size = deepmask.context, deepmask.object_size
         self.grid, self.scales = deepmask.grid, deepmask.scales
@@ -209,6 +210,7 @@ class SharpMask(nn.Module):
         return doubled_conv(x, self.last, module.upsample)[:, 0]  # (N, P, P)
 
 
+@recorded
 def sharpmask_tiny(*, deepmask: DeepMask | dict | None = None, **refinement: object) -> SharpMask:
     """`deepmask_tiny` with refinement, for a laptop: 96 x 96 masks.
 
@@ -220,6 +222,7 @@ def sharpmask_tiny(*, deepmask: DeepMask | dict | None = None, **refinement: obj
     return _over(deepmask, deepmask_tiny, refinement)
 
 
+@recorded
 def sharpmask_resnet50(*, deepmask: DeepMask | dict | None = None, **refinement: object) -> SharpMask:
     """The second paper's network and the official code's: 2.75 M parameters of refinement, 160 x 160 masks.
 
@@ -229,6 +232,7 @@ def sharpmask_resnet50(*, deepmask: DeepMask | dict | None = None, **refinement:
     return _over(deepmask, deepmask_resnet50, refinement)
 
 
+@recorded
 def sharpmask_lite0(*, deepmask: DeepMask | dict | None = None, **refinement: object) -> SharpMask:
     """`deepmask_lite0` with refinement, for a laptop's photographs: 160 x 160 masks.
 
@@ -238,6 +242,7 @@ def sharpmask_lite0(*, deepmask: DeepMask | dict | None = None, **refinement: ob
     return _over(deepmask, deepmask_lite0, refinement)
 
 
+@recorded
 def sharpmask_vgg_a(*, deepmask: DeepMask | dict | None = None, **refinement: object) -> SharpMask:
     """The first paper's network with refinement: 224 x 224 masks.
 

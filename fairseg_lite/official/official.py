@@ -13,6 +13,7 @@ Source: official `DeepMask.lua`, `SharpMask.lua`, `modelUtils.lua`. Lesson: 04.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +81,7 @@ def from_object(found: Any) -> Imported:
     mapping.fill(model)
     if kind != "MultiPathNet" and chain(found.fields["trunk"], "trunk")[-1].word == "conv":
         form = "inference"
+    model.record = replace(model.record, about={"form": form, "config": config})
     return Imported(model.eval(), build.__name__, kwargs, form, config, len(mapping.used))
 
 

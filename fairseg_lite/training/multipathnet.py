@@ -7,7 +7,7 @@ Every step takes a few pictures and some dozens of RoIs of each (`data/rois.py`)
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from fairseg_lite.data.results import Boxes
 from fairseg_lite.data.rois import RoiBatch, RoiSampler, delta_statistics
-from fairseg_lite.data.scenes import SceneCache, SceneDataset
+from fairseg_lite.data.scenes import SceneCache, SceneDataset, described
 from fairseg_lite.errors import InputError
 from fairseg_lite.models.checkpoints import load_tensors, save_model
 from fairseg_lite.models.deepmask import DeepMask
-from fairseg_lite.models.multipath_losses import multipath_loss
+from fairseg_lite.models.losses import multipath_loss
 from fairseg_lite.models.multipathnet import MODELS, MultiPathNet
 from fairseg_lite.training.fit import FitConfig, History, fit
 
@@ -45,12 +45,6 @@ class MultiPathRecipe:
     box_weight: float = 1.0  # lambda
     statistics: int = 1000  # pictures over which box deltas are normalised; official code: 1000
     fit: FitConfig = field(default_factory=FitConfig)
-
-    @property
-    def seen_at(self) -> dict:
-        """Options of `detect` for pictures of the size trained on: the middle of the range."""
-        middle = None if self.short_side is None else sum(self.short_side) // 2
-        return {"short_side": middle, "max_side": self.max_side}
 
 
 MULTIPATHNET_RECIPES: dict[str, MultiPathRecipe] = {
@@ -130,8 +124,8 @@ def build_multipathnet(
     *,
     trunk_from: DeepMask | None = None,
     trunk_weights: str | Path | None = None,
-) -> tuple[MultiPathNet, dict]:
-    """A fresh network of a recipe, and what `load_model` has to know to build it again.
+) -> MultiPathNet:
+    """A fresh network of a recipe.
 
     Args:
         recipe: its model and options count, and the seed of its fit.
@@ -153,10 +147,10 @@ def build_multipathnet(
         kwargs = {"norm": "batch" if trunk_from is None else "frozen", **kwargs}
         start = {"trunk_from": trunk_from}
     torch.manual_seed(recipe.fit.seed)
-    return MODELS[recipe.model](**kwargs, **start), kwargs
+    return MODELS[recipe.model](**kwargs, **start)
 
 
-def _begun(state: Path, recipe: MultiPathRecipe, num_classes: int) -> tuple[MultiPathNet, dict]:
+def _begun(state: Path, recipe: MultiPathRecipe, num_classes: int) -> MultiPathNet:
     """The network that an interrupted run began with, before its weights are loaded."""
     header = load_tensors(state)[1]
     kwargs = header.get("kwargs", {})
@@ -165,7 +159,7 @@ def _begun(state: Path, recipe: MultiPathRecipe, num_classes: int) -> tuple[Mult
             f"{str(state)!r} holds a run of {header.get('model')} with {kwargs.get('num_classes')} categories, this is "
             f"{recipe.model} with {num_classes}; resume with the run's own data and recipe, or choose another folder"
         )
-    return MODELS[recipe.model](**kwargs), kwargs
+    return MODELS[recipe.model](**kwargs)
 
 
 def train_multipathnet(
@@ -176,6 +170,7 @@ def train_multipathnet(
     out: str | Path | None = None,
     trunk_from: DeepMask | None = None,
     trunk_weights: str | Path | None = None,
+    proposals: str = "",
     about: dict | None = None,
     device: torch.device | str = "cpu",
     resume: bool = False,
@@ -190,13 +185,14 @@ def train_multipathnet(
         out: folder for `state.safetensors`, `log.jsonl` and, when done, `model.safetensors`.
         trunk_from: a DeepMask whose trunk a tiny network begins with.
         trunk_weights: ImageNet weights of the others, by torchvision's name or a file.
-        about: what else the checkpoint's header is to remember, such as where the proposals came from.
+        proposals: what made the boxes, for the record: a shipped network's name, a checkpoint or a file of results.
+        about: what else the record is to remember.
         device: where to train.
         resume: go on from `out`.
         progress: show bars.
     Returns:
-        The network in evaluation mode, and its history. The network's `header` holds what a checkpoint's does: categories,
-        category_ids, and as "dropped" how many proposals of the pictures seen were left out, and why.
+        The network in evaluation mode, and its history. Its record's `about["dropped"]` says how many proposals of the pictures
+        seen were left out, and why.
     Raises:
         InputError: no category, no object, proposals of other pictures, or from `fit` and the disk.
     Source: MultiPath section 4.1. Lesson: 08.
@@ -206,9 +202,9 @@ def train_multipathnet(
     state = None if out is None else Path(out) / "state.safetensors"
     going_on = resume and state is not None and state.exists()
     if going_on:
-        model, kwargs = _begun(state, recipe, len(dataset.categories))
+        model = _begun(state, recipe, len(dataset.categories))
     else:
-        model, kwargs = build_multipathnet(recipe, len(dataset.categories), trunk_from=trunk_from, trunk_weights=trunk_weights)
+        model = build_multipathnet(recipe, len(dataset.categories), trunk_from=trunk_from, trunk_weights=trunk_weights)
     scenes = dataset if isinstance(dataset, SceneCache) else SceneCache(dataset, limit=CACHE)
     sampler = RoiSampler(
         scenes,
@@ -218,31 +214,35 @@ def train_multipathnet(
         **{k: getattr(recipe, k) for k in (
             "images", "rois", "fg_fraction", "background", "top", "flip", "short_side", "max_side", "colour", "untied",
         )},
+        pixels=model.record.pixels,
     )  # fmt: skip
     if not going_on:
         mean, std = delta_statistics(scenes, boxes, recipe.statistics, threshold=model.thresholds[0], progress=progress)
         model.delta_mean.copy_(mean)
         model.delta_std.copy_(std)
-    about = {
-        **(about or {}),
-        "kwargs": kwargs,
-        "recipe": asdict(recipe),
-        "categories": list(dataset.categories),
-        "category_ids": [int(k) for k in dataset.category_ids],
-    }
+    model.record = replace(
+        model.record,
+        short_side=None if recipe.short_side is None else sum(recipe.short_side) // 2,
+        max_side=recipe.max_side,
+        categories=tuple(dataset.categories),
+        category_ids=tuple(int(k) for k in dataset.category_ids),
+        data=described(dataset),
+        proposals=proposals,
+        recipe=asdict(recipe),
+        about=about or {},
+    )
     history = fit(
         model.to(device).train(),
         sampler,
         multipath_step(recipe),
         recipe.fit,
         out=out,
-        header={"model": recipe.model, **about},
+        header=model.record.header(),
         resume=resume,
         progress=progress,
     )
     model.eval()
-    about["dropped"] = dict(sampler.dropped)
-    model.header = {"model": recipe.model, **about}
+    model.record = replace(model.record, about={**model.record.about, "dropped": dict(sampler.dropped)})
     if out is not None and history.finished:
-        save_model(Path(out) / "model.safetensors", model, name=recipe.model, **about)
+        save_model(Path(out) / "model.safetensors", model)
     return model, history

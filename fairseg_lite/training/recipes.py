@@ -6,19 +6,20 @@ A recipe holds a run's choices; the network, the sampler and the loop know nothi
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fairseg_lite.data.patches import PatchBatch, PatchSampler
-from fairseg_lite.data.scenes import SceneDataset
+from fairseg_lite.data.scenes import SceneDataset, described
 from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.patches import patch_spec
 from fairseg_lite.models.checkpoints import save_model
 from fairseg_lite.models.deepmask import MODELS, DeepMask
 from fairseg_lite.models.losses import deepmask_loss
+from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.training.fit import FitConfig, History, fit
 
 
@@ -155,34 +156,28 @@ def train_deepmask(
         InputError: a sampler of other rules; from the sampler (no usable object), `fit` (loss not finite) or the disk.
     Source: DeepMask section 3.3. Lesson: 03.
     """
-    kwargs = {**recipe.options, **(model_kwargs or {})}
     if model is None:
         torch.manual_seed(recipe.fit.seed)
         extra = {} if trunk_weights is None else {"trunk_weights": trunk_weights}
-        model = MODELS[recipe.model](**kwargs, **extra)
+        model = MODELS[recipe.model](**{**recipe.options, **(model_kwargs or {}), **extra})
     model.trunk.freeze(recipe.freeze)
     history = run_recipe(
-        model.to(device), dataset, recipe, sampler=sampler, kwargs=kwargs, out=out, resume=resume, progress=progress
+        model.to(device), dataset, recipe, sampler=sampler, out=out, resume=resume, progress=progress
     )  # fmt: skip
     return model, history
 
 
 def run_recipe(
-    model: nn.Module,
+    model: DeepMask | SharpMask,
     dataset: SceneDataset,
     recipe: Recipe,
     *,
     sampler: type[PatchSampler],
-    kwargs: dict,
     out: str | Path | None,
     resume: bool,
     progress: bool,
 ) -> History:
-    """Train a network that is built and on its device; arguments as for `train_deepmask`.
-
-    Args:
-        kwargs: what built it, for `load_model`.
-    """
+    """Train a network that is built and on its device; arguments as for `train_deepmask`."""
     if sampler.rules != recipe.rules:
         raise InputError(
             f"the recipe's rules are {recipe.rules!r}, but {sampler.__name__} follows {sampler.rules!r}; give another sampler"
@@ -199,10 +194,13 @@ def run_recipe(
         colour=recipe.colour,
         turn=recipe.turn,
         cache=recipe.cache * 2**20,
+        pixels=model.record.pixels,
     )
-    header = {"model": recipe.model, "kwargs": kwargs, "recipe": asdict(recipe)}
+    about = {"data": described(dataset), "recipe": asdict(recipe), "about": {}}
+    model.record = replace(model.record, padding=recipe.padding, **about)
+    header = model.record.header()
     history = fit(model.train(), samples, loss_of(recipe), recipe.fit, out=out, header=header, resume=resume, progress=progress)
     model.eval()
     if out is not None and history.finished:
-        save_model(Path(out) / "model.safetensors", model, name=recipe.model, kwargs=kwargs, recipe=asdict(recipe))
+        save_model(Path(out) / "model.safetensors", model)
     return history

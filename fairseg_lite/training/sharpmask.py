@@ -90,15 +90,14 @@ def train_sharpmask(
         InputError: as `train_deepmask`; or a DeepMask that is not the one the recipe's network is built on.
     Source: SharpMask section 3.2. Lesson: 06.
     """
-    header, refinement = getattr(deepmask, "header", {}), {**recipe.options, **(refinement or {})}
     base = recipe.model.replace("sharpmask", "deepmask")
-    if not isinstance(deepmask, DeepMask) or header.get("model", base) != base:
-        held = header.get("model", type(deepmask).__name__)
+    if not isinstance(deepmask, DeepMask) or deepmask.record.model != base:
+        held = deepmask.record.model if isinstance(deepmask, DeepMask) else type(deepmask).__name__
         raise InputError(f"recipe trains {recipe.model}, which is built on a {base}; this is a {held}: choose the other's recipe")
     if recipe.end_to_end and not recipe.negatives:
         raise InputError("end_to_end without negatives: the score would learn to say yes always; set negatives above 0")
     torch.manual_seed(recipe.fit.seed)
-    model = MODELS[recipe.model](deepmask=deepmask, **refinement).freeze(not recipe.end_to_end).to(device)
-    kwargs = {"deepmask": header.get("kwargs", {}), **refinement}
-    history = run_recipe(model, dataset, recipe, sampler=sampler, kwargs=kwargs, out=out, resume=resume, progress=progress)
+    model = MODELS[recipe.model](deepmask=deepmask, **{**recipe.options, **(refinement or {})})
+    model.freeze(not recipe.end_to_end).to(device)
+    history = run_recipe(model, dataset, recipe, sampler=sampler, out=out, resume=resume, progress=progress)
     return model, history

@@ -1,5 +1,7 @@
 """A small network and pictures, and commands run in this process."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +50,7 @@ def network(tmp_path_factory):
     path = tmp_path_factory.mktemp("network") / "tiny.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_model(path, deepmask_tiny(), name="deepmask_tiny")
+        save_model(path, deepmask_tiny())
     return path
 
 
@@ -65,15 +67,8 @@ def detectors(tmp_path_factory):
             model = multipathnet_tiny(num_classes=len(categories))
             for head in model.classes:
                 head.bias.data[1] += 2
-        kwargs = {"num_classes": len(categories)}
-        save_model(
-            folder / f"{name}.safetensors",
-            model,
-            name="multipathnet_tiny",
-            kwargs=kwargs,
-            categories=list(categories),
-            category_ids=list(ids),
-        )
+        model.record = replace(model.record, categories=categories, category_ids=ids)
+        save_model(folder / f"{name}.safetensors", model)
     return folder
 
 

@@ -1,6 +1,7 @@
 """`evaluate --boundary`: one line for a DeepMask, two for a SharpMask, measured with the padding it was trained with."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,17 +9,18 @@ import torch
 from fairseg_lite.cli.inputs import open_dataset
 from fairseg_lite.evaluation.boundary import boundary_report
 from fairseg_lite.models.checkpoints import load_model, save_model
-from fairseg_lite.models.sharpmask import SharpMask
+from fairseg_lite.models.sharpmask import sharpmask_tiny
 
 
 @pytest.fixture(scope="module")
 def sharp(tmp_path_factory):
-    """A SharpMask that was trained with mean padding, or so its header says."""
+    """A SharpMask that was trained with mean padding, or so its record says."""
     path = tmp_path_factory.mktemp("sharp") / "sharp.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = SharpMask(load_model(kind="DeepMask"), k=16)
-    save_model(path, model, name="sharpmask_tiny", kwargs={"k": 16}, recipe={"padding": "mean"})
+        model = sharpmask_tiny(deepmask=load_model(kind="DeepMask"), k=16)
+    model.record = replace(model.record, padding="mean")
+    save_model(path, model)
     return path
 
 

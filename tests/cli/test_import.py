@@ -31,7 +31,8 @@ def test_a_file_becomes_a_checkpoint(cli, file, tmp_path, photo):
     model = load_model(out, kind="SharpMask")
     x = torch.zeros(1, 3, 64, 64)
     assert torch.equal(model(x).masks, small_sharpmask()(x).masks)
-    assert model.header["source"] == "model.t7" and model.header["form"] == "training" and model.header["config"]["oSz"] == 8
+    about = model.record.about
+    assert (about["source"], about["form"], about["config"]["oSz"]) == ("model.t7", "training", 8)
     code, _, _ = cli("propose", photo, "-o", tmp_path / "found", "--model", out)
     assert code == 0 and (tmp_path / "found").is_dir()
 

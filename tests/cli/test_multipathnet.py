@@ -39,7 +39,7 @@ def test_train_measure_and_resume(cli, refused, folder, tmp_path):
     assert said[-2].startswith("multipathnet_tiny: 2 steps, last loss") and "AP50" in said[-1]
     model = load_model(tmp_path / "r/model.safetensors", kind="MultiPathNet")
     assert model.thresholds == (0.5,) and len(model.regions) == 1
-    assert model.header["recipe"]["images"] == 1 and model.header["categories"][0] == "square"
+    assert model.record.recipe["images"] == 1 and model.record.categories[0] == "square"
     report = json.loads((tmp_path / "r/valid.json").read_text())
     assert report["boxes"]["pictures"] == 2 and f"AP {report['boxes']['ap']:.3f}" in said[-1]
     assert cli(*words[:-2], "--resume", "--steps", 3)[0] == 0, "switches and proposals come with the run"

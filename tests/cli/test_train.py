@@ -19,6 +19,7 @@ from fairseg_lite.data.patches import PatchSampler
 from fairseg_lite.models import deepmask
 from fairseg_lite.models.checkpoints import load_model, load_tensors
 from fairseg_lite.models.deepmask import deepmask_tiny
+from fairseg_lite.models.network import Record, recorded
 from fairseg_lite.official.patches import OfficialSampler
 from fairseg_lite.training import recipes
 from fairseg_lite.training.recipes import RECIPES
@@ -36,7 +37,7 @@ def test_train_on_shapes_writes_a_network_that_propose_and_evaluate_take(cli, tm
     code, said, _ = cli("train", "deepmask", "shapes:20", "--out", out, *QUICK, "--valid", "shapes:1", "--seed", 3)
     assert code == 0
     assert {"model.safetensors", "state.safetensors", "log.jsonl", "valid.json"} <= {p.name for p in out.iterdir()}
-    assert load_model(out / "model.safetensors").header["recipe"]["fit"]["seed"] == 3
+    assert load_model(out / "model.safetensors").record.recipe["fit"]["seed"] == 3
     numbers = json.loads((out / "valid.json").read_text())["patches"]
     assert f"mean IoU {numbers['mean_iou']:.3f}" in said[-1]
     code, said, _ = cli("evaluate", out / "model.safetensors", "shapes:2", "--limit", 1, "--top-k", 20, "-o", tmp_path / "r.json")
@@ -88,12 +89,12 @@ def test_each_recipe_gets_the_sampler_of_its_rules():
 def test_photos_recipe_takes_trunk_weights_from_a_file(cli, scenes, tmp_path, monkeypatch):
     built = []
 
-    def small_resnet(**options):
+    def deepmask_resnet50(**options):
         built.append(options)
         return deepmask_tiny()
 
     for module in (deepmask, recipes):
-        monkeypatch.setitem(module.MODELS, "deepmask_resnet50", small_resnet)
+        monkeypatch.setitem(module.MODELS, "deepmask_resnet50", recorded(deepmask_resnet50))
     save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "trunk.safetensors")
     options = (
         "--recipe",
@@ -108,8 +109,8 @@ def test_photos_recipe_takes_trunk_weights_from_a_file(cli, scenes, tmp_path, mo
     assert code == 0
     assert built == [{"stride_in_1x1": True, "trunk_weights": str(tmp_path / "trunk.safetensors")}]
     built.clear()
-    header = load_tensors(tmp_path / "r/model.safetensors")[1]
-    assert header["kwargs"] == {"stride_in_1x1": True}
+    record = Record.of(load_tensors(tmp_path / "r/model.safetensors")[1])
+    assert (record.model, record.kwargs, record.padding) == ("deepmask_resnet50", {"stride_in_1x1": True}, "mean")
     code, *_ = cli("train", "deepmask", scenes, "-o", tmp_path / "r", "--steps", 3, "--resume")
     assert code == 0
     assert built == [{"stride_in_1x1": True}], "resumed: the same network, its weights from the run"
@@ -169,8 +170,8 @@ def test_sharpmask_on_top_of_a_run_and_resumed(cli, refused, tmp_path):
     code, said, _ = cli(*words, *source, *QUICK, "--k", 16, "--valid", "shapes:1")
     assert code == 0 and said[0].startswith("sharpmask_tiny: 2 steps") and "mean IoU" in said[-1]
     model = load_model(out / "model.safetensors", kind="SharpMask")
-    assert model.header["kwargs"] == {"deepmask": {}, "k": 16}
-    assert (model.header["recipe"]["positives"], model.header["recipe"]["negatives"]) == (4, 0)
+    assert model.record.kwargs == {"deepmask": {}, "k": 16}
+    assert (model.record.recipe["positives"], model.record.recipe["negatives"]) == (4, 0)
     before = load_model(deep / "model.safetensors").state_dict()
     assert all(torch.equal(v, before[k]) for k, v in model.deepmask.state_dict().items())
     assert cli(*words, "--resume", "--steps", 3)[0] == 0  # neither --from nor --k again: both come with the run

@@ -110,13 +110,13 @@ def test_a_folder_takes_runs_of_one_kind(run):
 def test_pictures_are_measured_at_the_size_they_were_trained_at(run, monkeypatch):
     sizes, real = [], ablation.detect
 
-    def spy(*args, short_side, max_side, **kwargs):
-        sizes.append((short_side, max_side))
-        return real(*args, short_side=short_side, max_side=max_side, **kwargs)
+    def spy(model, *args, **kwargs):
+        sizes.append((model.record.short_side, model.record.max_side, "short_side" in kwargs))
+        return real(model, *args, **kwargs)
 
     monkeypatch.setattr(ablation, "detect", spy)
     run(rows=ROWS[:1], short_side=(90, 111), max_side=150)
-    assert sizes == [(100, 150)] * 3
+    assert sizes == [(100, 150, False)] * 3
 
 
 def test_what_is_refused(run, tmp_path):

@@ -18,10 +18,11 @@ from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.geometry.masks import mask_iou, rle_encode
 from fairseg_lite.geometry.pixels import normalise
 from fairseg_lite.inference.box_masks import masks_in_boxes
-from fairseg_lite.inference.detect import Detections, detect, mirrored, shaken, trained_size
+from fairseg_lite.inference.detect import Detections, detect, mirrored, shaken
 from fairseg_lite.inference.propose import Proposals
 from fairseg_lite.models.checkpoints import load_model
 from fairseg_lite.models.multipathnet import MultiPathOutput, multipathnet_tiny, probabilities
+from fairseg_lite.models.network import Network, Record
 
 SIZE = (96, 128)
 
@@ -42,7 +43,7 @@ def rectangles(boxes, size=SIZE):
     )  # fmt: skip
 
 
-class Knowing(nn.Module):
+class Knowing(Network):
     """Knows the objects (box, class from 1): the better a box fits one, the surer; its answer is the box half way to it."""
 
     def __init__(self, objects, num_classes=3, width=SIZE[1], scale=1.0, sure=1.0):
@@ -242,8 +243,8 @@ def test_the_network_sees_the_size_it_was_trained_with(picture):
         assert model.images.shape[-2:] == expected
         torch.testing.assert_close(found.boxes, torch.tensor([[10.0, 10, 50, 60]]))
     model = Knowing(OBJECTS, scale=0.5)
-    model.header = {"recipe": {"short_side": [40, 56], "max_side": 500}}
-    assert trained_size(model) == (48, 500)
+    model.record = Record.of({"recipe": {"short_side": [40, 57], "max_side": 500}})
+    assert (model.record.short_side, model.record.max_side) == (48, 500)
     detect(model, picture, boxes, masks=None)
     assert model.images.shape[-2:] == (48, 64)
 

@@ -13,9 +13,10 @@ from fairseg_lite.geometry.masks import mask_to_box, paste_masks, rle_encode
 from fairseg_lite.inference.propose import Proposals, best_windows, load_results, paste_rle, propose
 from fairseg_lite.inference.pyramid import Level, on_canvas, prepare, pyramid, resized
 from fairseg_lite.models.deepmask import DenseFeatures, deepmask_tiny, deepmask_vgg_a
+from fairseg_lite.models.network import Network
 
 
-class Spotlight(nn.Module):
+class Spotlight(Network):
     """A stand-in network: a window's score is the brightness at its centre, its mask is the whole window."""
 
     patch_size, stride, mask_size, scales, prepared = 32, 16, 4, (0.5, 1.0), True

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,15 +11,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fairseg_lite.models.checkpoints import load_model, load_tensors, load_weights, save_model, save_tensors
-from fairseg_lite.models.deepmask import deepmask_tiny
+from fairseg_lite.models.deepmask import DeepMask, deepmask_tiny
+from fairseg_lite.models.trunks import ResNetTrunk
 
 
 def test_round_trip_is_exact_and_half_is_half_the_size(tmp_path):
     model = deepmask_tiny().eval()
-    save_model(tmp_path / "a.safetensors", model, name="deepmask_tiny", note="seed 0")
-    save_model(tmp_path / "h.safetensors", model, name="deepmask_tiny", half=True)
+    model.record = replace(model.record, about={"note": "seed 0"})
+    save_model(tmp_path / "a.safetensors", model)
+    save_model(tmp_path / "h.safetensors", model, half=True)
     back = load_model(tmp_path / "a.safetensors")
-    assert back.header["note"] == "seed 0" and not back.training
+    assert back.record == model.record and not back.training
     assert all(torch.equal(v, back.state_dict()[k]) for k, v in model.state_dict().items())
     sizes = [(tmp_path / f"{n}.safetensors").stat().st_size for n in "ah"]
     assert sizes[1] < 0.51 * sizes[0]
@@ -46,8 +49,12 @@ def test_other_files_are_refused(tmp_path):
     save_tensors(tmp_path / "new.safetensors", {}, {"model": "deepmask_huge"})
     with pytest.raises(ValueError, match="holds network 'deepmask_huge'; this version knows deepmask_tiny"):
         load_model(tmp_path / "new.safetensors")
-    with pytest.raises(ValueError, match="network 'mine' is unknown"):
-        save_model(tmp_path / "m.safetensors", nn.Linear(1, 1), name="mine")
+    by_hand = DeepMask(trunk=ResNetTrunk(depths=(1, 1, 1)))
+    with pytest.raises(ValueError, match="the record names network ''; wanted one of deepmask_tiny"):
+        save_model(tmp_path / "m.safetensors", by_hand)
+    save_tensors(tmp_path / "odd.safetensors", {}, {"model": "deepmask_tiny", "kwargs": {"depth": 3}})
+    with pytest.raises(ValueError, match="has a header that this version cannot read: .* 'depth'"):
+        load_model(tmp_path / "odd.safetensors")
 
 
 def test_a_checkpoint_of_another_network_names_what_does_not_fit(tmp_path):

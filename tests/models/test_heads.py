@@ -129,7 +129,7 @@ def test_tiny_variants_are_dense(options, grid, tmp_path):
             torch.testing.assert_close(dense.scores[0, r, c], alone.scores[0, 0, 0])
             at = model.masks_at(dense, zero, zero + r, zero + c)
             torch.testing.assert_close(at, model.masks_at(alone, zero, zero, zero))
-    save_model(tmp_path / "m.safetensors", model, name="deepmask_tiny", kwargs=options)
+    save_model(tmp_path / "m.safetensors", model)
     assert load_model(tmp_path / "m.safetensors").scales == model.scales
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fairseg_lite.models.multipath_losses import multipath_loss
+from fairseg_lite.models.losses import multipath_loss
 from fairseg_lite.models.multipathnet import MultiPathOutput
 
 LABELS = torch.tensor([[0, 2, 1, -1, 0, 3], [0, 0, 1, 2, -1, 3], [0, 0, 0, 0, 0, 3]])

@@ -77,10 +77,10 @@ def test_the_checkpoint_builds_the_same_network(tmp_path):
     ours = small_sharpmask()
     found = imported(tmp_path, Official().sharpmask(ours))
     path = tmp_path / "sharp.safetensors"
-    save_model(path, found.model, name=found.name, kwargs=found.kwargs, config=found.config)
+    save_model(path, found.model)
     again = load_model(path)
     same(ours, again, 64)
-    assert again.header["config"] == {"iSz": 32, "oSz": 8, "gSz": 32, "batch": 2, "km": 16, "dm": "deepmask"}
+    assert again.record.about["config"] == {"iSz": 32, "oSz": 8, "gSz": 32, "batch": 2, "km": 16, "dm": "deepmask"}
     image = torch.randn(1, 3, 80, 64)
     zero = torch.tensor([0])
     with torch.no_grad():
@@ -98,7 +98,7 @@ def test_multipathnet(tmp_path, form, options):
     assert found.name == "multipathnet_resnet18" and len(found.model.classes) == options.get("integral", 6)
     assert found.model.pooling == options.get("pooling", "v2") and found.model.thresholds == ours.thresholds
     path = tmp_path / "network.safetensors"
-    save_model(path, found.model, name=found.name, kwargs=found.kwargs)
+    save_model(path, found.model)
     images, rois = torch.randn(2, 3, 64, 80), torch.tensor([[0, 3.0, 5, 60, 50], [1, 20, 0, 79, 63], [1, 8, 8, 40, 30]])
     tolerance = 1e-5 if form.get("biased") else 0
     with torch.no_grad():

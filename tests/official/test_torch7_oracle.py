@@ -30,7 +30,7 @@ def case(request, shared, tmp_path_factory):
     path = tmp_path_factory.mktemp("official") / "model.t7"
     path.write_bytes(gzip.decompress((folder / "model.t7.gz").read_bytes()))
     found = import_official(path)
-    save_model(path.with_suffix(".safetensors"), found.model, name=found.name, kwargs=found.kwargs, config=found.config)
+    save_model(path.with_suffix(".safetensors"), found.model)
     return request.param, folder, load_model(path.with_suffix(".safetensors"), kind=found.model.__class__.__name__).double()
 
 
@@ -81,7 +81,7 @@ def multipathnet(shared, tmp_path_factory):
     path = tmp_path_factory.mktemp("multipathnet") / "model.t7"
     path.write_bytes(gzip.decompress((shared / "oracle" / "multipathnet" / "model_resnet.t7.gz").read_bytes()))
     found = import_official(path)
-    save_model(path.with_suffix(".safetensors"), found.model, name=found.name, kwargs=found.kwargs)
+    save_model(path.with_suffix(".safetensors"), found.model)
     return load_model(path.with_suffix(".safetensors"), kind="MultiPathNet")
 
 
@@ -120,7 +120,7 @@ def vgg(request, shared, tmp_path_factory):
     path.write_bytes(dump(official_modules(structure, weights)))
     found = import_official(path)
     assert found.tensors == len(weights) + 2  # and the norm of boxes
-    save_model(path.with_suffix(".safetensors"), found.model, name=found.name, kwargs=found.kwargs)
+    save_model(path.with_suffix(".safetensors"), found.model)
     return request.param, source, load_model(path.with_suffix(".safetensors"), kind="MultiPathNet")
 
 

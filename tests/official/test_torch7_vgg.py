@@ -31,7 +31,7 @@ def test_every_form(tmp_path, kind, options):
     ours = small_vgg(kind, **options)
     found = imported(tmp_path, OfficialVGG().vgg(ours))
     path = tmp_path / "network.safetensors"
-    save_model(path, found.model, name=found.name, kwargs=found.kwargs)
+    save_model(path, found.model)
     again = load_model(path, kind="MultiPathNet")
     assert found.tensors == len(ours.state_dict()) == len(again.state_dict())
     images, rois = torch.randn(2, 3, 70, 81), torch.tensor([[0, 3.0, 5, 60, 50], [1, 20, 0, 79, 63], [1, 8, 8, 40, 30]])

@@ -51,7 +51,7 @@ def test_a_run_can_be_loaded_and_knows_its_categories(scenes, boxes, tmp_path):
     back = load_model(tmp_path / "run/model.safetensors", kind="MultiPathNet")
     assert isinstance(back, MultiPathNet) and not back.training
     assert all(torch.equal(v, back.state_dict()[k]) for k, v in model.state_dict().items())
-    assert back.header["categories"] == list(scenes.categories) and back.header["category_ids"] == list(range(1, 10))
+    assert back.record.categories == scenes.categories and back.record.category_ids == tuple(range(1, 10))
     assert back.thresholds == (0.5, 0.55) and back.num_classes == 9
     mean, std = delta_statistics(scenes, boxes)
     assert torch.equal(back.delta_mean, mean) and torch.equal(back.delta_std, std) and (std > 0.02).all()
@@ -88,7 +88,7 @@ def test_the_loss_falls(scenes, boxes):
 
 
 def test_box_targets_are_normalised_for_the_loss(scenes, boxes):
-    model, _ = build_multipathnet(quick(), 9)
+    model = build_multipathnet(quick(), 9)
     sampler = RoiSampler(scenes, boxes, thresholds=model.thresholds, images=1)
     batch = sampler.batch(0)
     loss = multipath_step(quick())(model, batch, 0)["boxes"]
@@ -116,7 +116,7 @@ def test_box_targets_are_normalised_for_the_loss(scenes, boxes):
 )
 @pytest.mark.parametrize("untied", [False, True])
 def test_odd_batches_have_finite_losses(data, found, untied):
-    model, _ = build_multipathnet(quick(), 2)
+    model = build_multipathnet(quick(), 2)
     recipe = quick(untied=untied)
     batch = RoiSampler(data, found, thresholds=model.thresholds, images=2, untied=untied).batch(0)
     losses = multipath_step(recipe)(model.train(), batch, 0)
@@ -137,8 +137,8 @@ def test_pictures_without_objects_among_others(tmp_path):
     )  # fmt: skip
     assert history.finished and all(math.isfinite(v) for v in history["loss"])
     back = load_model(tmp_path / "model.safetensors")
-    assert (back.num_classes, back.header["category_ids"], back.header["dropped"]) == (1, [17], {"outside": 1})
-    assert model.header["dropped"] == {"outside": 1}
+    assert (back.num_classes, back.record.category_ids, back.record.about["dropped"]) == (1, (17,), {"outside": 1})
+    assert model.record.about["dropped"] == {"outside": 1}
 
 
 def test_what_cannot_be_trained_is_refused(scenes, boxes):
