@@ -77,9 +77,10 @@ def setup():
 
 def test(full):
     """Every check, also after one that failed; 1 if any did."""
-    env, limit = {**environment(), "FAIRSEG_SCALE": "lesson" if full else "smoke"}, 1800 if full else 300
-    checks = ["ruff check .", "ruff format --check .", "pytest -q --durations=10 tests fairseg_lite --doctest-modules"]
-    checks += [f"pytest -q --durations=10 lessons --nbval-lax --nbval-current-env --nbval-cell-timeout={limit}"]
+    scale, limit = ("lesson", 1800) if full else ("smoke", 300)
+    env, pytest = {**environment(), "FAIRSEG_SCALE": scale, "OMP_NUM_THREADS": "1"}, "pytest -q -n 2 --durations=10"
+    checks = ["ruff check .", "ruff format --check .", f"{pytest} tests fairseg_lite --doctest-modules"]
+    checks += [f"{pytest} --dist loadscope lessons --nbval-lax --nbval-current-env --nbval-cell-timeout={limit}"]
     failed = [c for c in checks if run(PYTHON, "-m", *c.split(), env=env).returncode]
     print("\n".join(f"FAILED: {c}" for c in failed) or "All checks passed.")
     return min(len(failed), 1)

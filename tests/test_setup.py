@@ -158,8 +158,7 @@ def test_torch_and_torchvision_that_do_not_fit_are_named_and_not_kept(course):
     with pytest.raises(SystemExit, match=r"do not fit each other \(RuntimeError: operator nms does not exist\)"):
         course.setup()
     assert not course.ready()
-    torch_and_torchvision_of_this_test = course.really_run(sys.executable, "-c", course.FITS)
-    assert torch_and_torchvision_of_this_test.returncode == 0
+    exec(course.FITS)  # torch and torchvision of this test do
 
 
 def test_environment_drops_what_picks_other_wheels_and_keeps_the_way_to_the_index(course, monkeypatch):

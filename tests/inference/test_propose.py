@@ -12,7 +12,7 @@ from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.geometry.masks import mask_to_box, paste_masks, rle_encode
 from fairseg_lite.inference.propose import Proposals, best_windows, load_results, paste_rle, propose
 from fairseg_lite.inference.pyramid import Level, on_canvas, prepare, pyramid, resized
-from fairseg_lite.models.deepmask import DenseFeatures, deepmask_tiny, deepmask_vgg_a
+from fairseg_lite.models.deepmask import DenseFeatures, deepmask_tiny
 from fairseg_lite.models.network import Network
 
 
@@ -187,10 +187,10 @@ def test_prepare_changes_nothing_but_rounding():
 
 def test_two_branches_give_one_score_per_mask():
     torch.manual_seed(0)
-    model = deepmask_vgg_a().eval()
+    model = deepmask_tiny(head="branches").eval()
     found = propose(model, np.full((40, 60, 3), 90, np.uint8), scales=[1.0], top_k=99)
     level = pyramid(model, torch.zeros(3, 40, 60), [1.0])[0]
-    assert level.dense.scores.shape == (1, 4, 5)  # (40 + 224) / 16, rounded up, - 14 + 1 rows: one per mask
+    assert level.dense.scores.shape == (1, 4, 5)  # (40 + 96) / 16, rounded up, - 6 + 1 rows: one per mask
     assert len(found) <= 20
 
 

@@ -1,11 +1,9 @@
 """The loop: it learns, it resumes to the last bit, and it stops with a clear word."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from dataclasses import replace
 
@@ -67,24 +65,24 @@ def test_stopped_and_resumed_is_the_same_run(tmp_path):
     assert second["loss"] == whole  # to the last bit, dropout included
 
 
-SCRIPT = textwrap.dedent("""
-    import sys, time
-    from tests.training.test_fit import *
-    class Slow(Line):
-        def batch(self, step):
-            time.sleep(0.05)
-            return super().batch(step)
-    fit(network(), Slow(), loss_fn, CONFIG, out=sys.argv[1], resume=True, progress=False)
-""")
+class Slow(Line):
+    def batch(self, step):
+        time.sleep(0.03)
+        return super().batch(step)
+
+
+def slow_run(out):
+    fit(network(), Slow(), loss_fn, CONFIG, out=out, resume=True, progress=False)
 
 
 def start(out, until_step):
     """A run in a process of its own; returns once its log has reached a step."""
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(out)], stderr=subprocess.PIPE, text=True)
+    process = multiprocessing.Process(target=slow_run, args=(out,))
+    process.start()
     log, end = out / "log.jsonl", time.monotonic() + 120
     while not (log.exists() and len(log.read_text().splitlines()) >= until_step):
-        assert process.poll() is None and time.monotonic() < end, process.stderr.read()
-        time.sleep(0.02)
+        assert process.is_alive() and time.monotonic() < end, f"stopped with {process.exitcode}"
+        time.sleep(0.01)
     return process
 
 
@@ -92,7 +90,7 @@ def test_killed_and_resumed_is_the_same_run(tmp_path):
     out = tmp_path / "r"
     process = start(out, 25)
     process.kill()
-    process.wait()
+    process.join()
     assert load_tensors(out / "state.safetensors")[1]["step"] in (20, 30)
     assert run(out, resume=True)["loss"] == run()["loss"]
 
@@ -102,7 +100,8 @@ def test_interrupt_keeps_the_step_just_done(tmp_path, number):
     out = tmp_path / "r"
     process = start(out, 13)
     os.kill(process.pid, number)
-    assert process.wait(60) == 0
+    process.join(60)
+    assert process.exitcode == 0
     header = load_tensors(out / "state.safetensors")[1]
     logged = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
     assert header["step"] == logged[-1] >= 13 and header["step"] % 10 != 0 or header["step"] > 13
