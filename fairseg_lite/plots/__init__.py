@@ -4,19 +4,15 @@ from fairseg_lite.plots.charts import (
     ablation,
     bars,
     boundary_curve,
-    confusion_table,
     curves,
-    flow,
     histogram,
-    overlap_table,
-    pipeline_map,
     precision_curve,
-    zones,
+    stages,
+    tradeoff,
 )
-from fairseg_lite.plots.costs import stages, tradeoff
+from fairseg_lite.plots.diagrams import cells, confusion_table, flow, overlap_table, pipeline_map, zones
 from fairseg_lite.plots.pictures import (
     box_close_ups,
-    cells,
     close_ups,
     frames,
     grid,

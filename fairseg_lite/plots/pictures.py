@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from fairseg_lite.errors import InputError
+from fairseg_lite.geometry.masks import mask_to_box
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
-from fairseg_lite.plots.style import BLACK, BLUE, CYCLE, GREEN, ORANGE, VERMILLION, finish, rgb
+from fairseg_lite.plots.style import BLUE, CYCLE, GREEN, VERMILLION, finish, rgb
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
@@ -89,7 +90,7 @@ def named(
 
 def grid(
     images: Sequence[np.ndarray], titles: Sequence[str] = (), *, columns: int = 4, side: float = 2.6,
-    frames: Sequence[str] = (), cmap: str = "viridis", limits: tuple[float, float] | None = None, title: str = "",
+    frames: Sequence[str] = (), limits: tuple[float, float] | None = None, title: str = "",
 ) -> Figure:  # fmt: skip
     """Pictures side by side; (H, W, 3) uint8, or (H, W) numbers drawn with a colour map.
 
@@ -99,7 +100,7 @@ def grid(
         columns: pictures in a row.
         side: inches of a picture's width.
         frames: a colour around each, as far as given.
-        cmap, limits: for pictures of numbers.
+        limits: of the colours, for pictures of numbers.
         title: above all.
     """
     if not len(images):
@@ -119,7 +120,7 @@ def grid(
             axis.axis("off")
             continue
         low, high = limits or (None, None)
-        axis.imshow(images[i], cmap=cmap, vmin=low, vmax=high)
+        axis.imshow(images[i], vmin=low, vmax=high)
         if i < len(titles):
             axis.set_title(titles[i], fontsize=11)
     if title:
@@ -180,16 +181,13 @@ def patch_hits(
     return grid(shown, columns=columns, side=side)
 
 
-def windows(
-    image: np.ndarray, squares: Sequence, spec, *, labels: Sequence[float] = (), side: float = 5, title: str = ""
-) -> Figure:
+def windows(image: np.ndarray, squares: Sequence, spec, *, side: float = 5, title: str = "") -> Figure:
     """Patches drawn in their picture: the patch solid, the place of a canonical object dashed, the centre a cross.
 
     Args:
         image: (H, W, 3) uint8.
         squares: `data.patches.Window`s; they may reach outside the picture.
         spec: `data.patches.PatchSpec`, for the sides of patch and object.
-        labels: green for +1, vermillion for -1; without labels each window has a colour of its own.
         side: inches of the figure.
         title: above the picture.
     """
@@ -198,11 +196,10 @@ def windows(
     axis.imshow(image, extent=(0, w, h, 0))
     reach = [0.0, 0.0, w, h]
     for i, s in enumerate(squares):
-        colour = (GREEN if labels[i] > 0 else VERMILLION) if len(labels) else CYCLE[i % len(CYCLE)]
+        colour = CYCLE[i % len(CYCLE)]
         for length, line, wide in ((spec.patch_size, "-", 2.5), (spec.object_size, "--", 1.6)):
             half = length / s.scale / 2
-            for under, shade in ((wide + 2, "white"), (wide, colour)):
-                axis.add_patch(Rectangle((s.x - half, s.y - half), 2 * half, 2 * half, fill=False, ec=shade, lw=under, ls=line))
+            _frame(axis, (s.x - half, s.y - half, s.x + half, s.y + half), colour, wide, line)
         axis.plot(s.x, s.y, "+", color=colour, markersize=11, markeredgewidth=2.5)
         half = spec.patch_size / s.scale / 2
         reach = [min(reach[0], s.x - half), min(reach[1], s.y - half), max(reach[2], s.x + half), max(reach[3], s.y + half)]
@@ -210,9 +207,9 @@ def windows(
     return finish(figure)
 
 
-def frames(image: np.ndarray, sets: Mapping[str, np.ndarray], *, side: float = 4.5) -> Figure:
+def frames(image: np.ndarray, sets: Mapping[str, np.ndarray]) -> Figure:
     """The same picture once for each set of boxes (N, 4) xyxy in pixels, by title; boxes may reach beyond the picture."""
-    figure, axes = plt.subplots(1, len(sets), figsize=(side * len(sets), side), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(sets), figsize=(4.5 * len(sets), 4.5), squeeze=False, layout="constrained")
     for axis, (title, boxes) in zip(axes[0], sets.items(), strict=True):
         axis.imshow(image, extent=(0, image.shape[1], image.shape[0], 0))
         for i, (x1, y1, x2, y2) in enumerate(boxes):
@@ -224,13 +221,9 @@ def frames(image: np.ndarray, sets: Mapping[str, np.ndarray], *, side: float = 4
 
 
 def close_ups(
-    images: Sequence[np.ndarray],
-    truths: Sequence[np.ndarray],
-    found: Sequence[np.ndarray],
-    titles: Sequence[str] = (),
-    *,
+    images: Sequence[np.ndarray], truths: Sequence[np.ndarray], found: Sequence[np.ndarray], titles: Sequence[str] = (), *,
     side: float = 1.6,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Objects cut out of their pictures: above as they are, below the best proposal against the truth (see `hits`).
 
     Args:
@@ -241,27 +234,22 @@ def close_ups(
     """
     above, below = [], []
     for image, truth, mask in zip(images, truths, found, strict=True):
-        rows, cols = np.flatnonzero(truth.any(1)), np.flatnonzero(truth.any(0))
-        half = max(16, int(0.9 * max(np.ptp(rows), np.ptp(cols))))
-        corner = (rows[0] + rows[-1]) // 2 - half, (cols[0] + cols[-1]) // 2 - half
+        x1, y1, x2, y2 = mask_to_box(torch.from_numpy(np.ascontiguousarray(truth))[None])[0].int().tolist()
+        half = max(16, int(0.9 * (max(y2 - y1, x2 - x1) - 1)))
+        corner = (y1 + y2 - 1) // 2 - half, (x1 + x2 - 1) // 2 - half
         top, left = (int(np.clip(c, 0, max(n - 2 * half, 0))) for c, n in zip(corner, truth.shape, strict=True))
         cut = slice(top, top + 2 * half), slice(left, left + 2 * half)
         above.append(image[cut]), below.append(hits(image, truth, mask)[cut])
     return grid(above + below, titles, columns=len(above), side=side)
 
 
-def box_close_ups(
-    images: Sequence[np.ndarray], truths: np.ndarray, boxes: np.ndarray, titles: Sequence[str] = (), *, columns: int = 6,
-    side: float = 2.2,
-) -> Figure:  # fmt: skip
+def box_close_ups(images: Sequence[np.ndarray], truths: np.ndarray, boxes: np.ndarray, titles: Sequence[str] = ()) -> Figure:
     """Boxes cut out of their pictures, each (vermillion) with the true box of its object (green).
 
     Args:
         images: (H, W, 3) uint8 each.
         truths, boxes: (N, 4) each, xyxy in pixels of the pictures.
         titles: above each, as far as given.
-        columns: cut-outs in a row.
-        side: inches of a cut-out.
     Raises:
         InputError: not as many images as boxes and as truths.
     Example:
@@ -273,12 +261,11 @@ def box_close_ups(
     """
     if not len(images) == len(truths) == len(boxes):
         raise InputError(f"{len(images)} pictures, {len(truths)} true boxes and {len(boxes)} others; wanted one of each")
-    figure = grid(images, titles, columns=columns, side=side)
+    figure = grid(images, titles, columns=6, side=2.2)
     for axis, image, *pair in zip(figure.axes, images, truths, boxes, strict=False):
         axis.images[0].set_extent((0, image.shape[1], image.shape[0], 0))
-        for (x1, y1, x2, y2), colour in zip(pair, (GREEN, VERMILLION), strict=True):
-            for under, shade in ((4.5, "white"), (2.5, colour)):
-                axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=shade, linewidth=under))
+        for box, colour in zip(pair, (GREEN, VERMILLION), strict=True):
+            _frame(axis, box, colour, 2.5)
         low, high = np.minimum(*pair)[:2], np.maximum(*pair)[2:]
         half = max(14, 0.7 * (high - low).max())
         x, y = (low + high) / 2
@@ -287,37 +274,8 @@ def box_close_ups(
     return figure
 
 
-def cells(image: np.ndarray, heats: Mapping[str, np.ndarray], *, stride: int = 16, border: int = 0, side: float = 3.4) -> Figure:
-    """A patch under the grid of its feature cells, and beside it how much each pixel matters to the middle cell.
-
-    Args:
-        image: (H, W, 3) uint8, sides multiples of the stride.
-        heats: by title (H, W) numbers >= 0, drawn relative to their largest; the image's size is dashed around the middle.
-        stride: pixels between cells.
-        border: cells at each edge that are context, drawn pale.
-        side: inches of one picture.
-    """
-    h, w = image.shape[:2]
-    figure, axes = plt.subplots(
-        1, 1 + len(heats), figsize=(side * (1 + len(heats)), side + 0.3), squeeze=False, layout="constrained"
-    )
-    edge = border * stride
-    pale = (image * 0.5 + 120).astype(np.uint8)
-    pale[edge : h - edge, edge : w - edge] = image[edge : h - edge, edge : w - edge]
-    axes[0, 0].imshow(pale, extent=(0, w, h, 0))
-    axes[0, 0].set_title(
-        f"{h // stride} x {w // stride} cells, {h // stride - 2 * border} x {w // stride - 2 * border} of the patch"
-    )
-    for axis, (title, heat) in zip(axes[0, 1:], heats.items(), strict=True):
-        axis.imshow(np.sqrt(heat / heat.max()), extent=(0, heat.shape[1], heat.shape[0], 0), cmap="viridis")
-        seen_y, seen_x = np.flatnonzero(heat.any(1)), np.flatnonzero(heat.any(0))
-        corner = (seen_x[[0, -1]].mean() + 0.5 - w / 2, seen_y[[0, -1]].mean() + 0.5 - h / 2)
-        axis.add_patch(Rectangle(corner, w, h, fill=False, ec="white", lw=2, ls="--"))
-        axis.set_title(title)
-    row, column = h // stride // 2 * stride, w // stride // 2 * stride
-    axes[0, 0].add_patch(Rectangle((column, row), stride, stride, fc=ORANGE, ec=BLACK, lw=3))
-    for at in range(0, max(h, w) + 1, stride):
-        axes[0, 0].axhline(at, color="white", lw=1), axes[0, 0].axvline(at, color="white", lw=1)
-    for axis in axes.flat:
-        axis.set_xticks([]), axis.set_yticks([])
-    return finish(figure)
+def _frame(axis: plt.Axes, box: Sequence[float], colour: str, wide: float, line: str = "-") -> None:
+    """A box (4,) xyxy on a wider white one, to be seen on any ground."""
+    x1, y1, x2, y2 = box
+    for under, shade in ((wide + 2, "white"), (wide, colour)):
+        axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=shade, lw=under, ls=line))

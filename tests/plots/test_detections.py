@@ -41,7 +41,7 @@ def test_precision_curves_of_several_runs():
     for lines in ({}, {"a": []}, {"a": {}}):
         with pytest.raises(ValueError, match="nothing to draw"):
             precision_curve(lines)
-    with pytest.raises(ValueError, match="unlike thresholds"):
+    with pytest.raises(ValueError, match="runs of 'a' are unlike"):
         precision_curve({"a": [{0.5: 1}, {0.6: 1}]})
 
 
