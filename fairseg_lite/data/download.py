@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from fairseg_lite.errors import InputError
+from fairseg_lite.geometry.files import whole
 
 COCO = "http://images.cocodataset.org"
 FILES = {  # name: (address below COCO, bytes, checksum)
@@ -37,6 +38,7 @@ FILES = {  # name: (address below COCO, bytes, checksum)
     ),
     "train2017": ("zips/train2017.zip", 19_336_861_798, "md5:cced6f7f71b7629ddf16f17bbcfab6b2"),
 }  # fmt: skip
+WORKERS = 8  # pictures fetched at the same time
 
 
 class _TryAgain(Exception):
@@ -54,9 +56,7 @@ def download(
     wait: float = 1.0,
     progress: bool = True,
 ) -> Path:
-    """Fetch one file; what a broken connection left in `PATH.part` is used again where that is known to be of the same file.
-
-    A checksum tells that in the end; without one the server has to say so, by the same ETag as before (kept in `PATH.part.etag`).
+    """Fetch one file; with a checksum, what an earlier call left in `PATH.part` is gone on from.
 
     Args:
         url: http:// or https:// address.
@@ -81,7 +81,7 @@ def download(
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    if not (checksum or _tag(part).exists()):
+    if not checksum:
         part.unlink(missing_ok=True)  # nothing could tell whether the rest still belongs to it
     resumed = part.exists()
     failures, best = 0, _length(part)
@@ -92,7 +92,6 @@ def download(
                 fault = _fault(part, size, checksum)
                 if fault is None:
                     os.replace(part, path)
-                    _tag(part).unlink(missing_ok=True)
                     return path
                 part.unlink()
                 if not resumed:
@@ -102,9 +101,8 @@ def download(
                 failures = 0 if _length(part) > best else failures + 1
                 best = max(best, _length(part))
                 if failures >= tries:
-                    keep = checksum or _tag(part).exists()
-                    kept = f"{best} bytes are kept, the next call goes on from there" if keep else "nothing is kept"
-                    if not keep:
+                    kept = f"{best} bytes are kept, the next call goes on from there" if checksum else "nothing is kept"
+                    if not checksum:
                         part.unlink(missing_ok=True)
                     raise InputError(f"{url} failed {tries} times in a row, last: {error}; {kept}") from error
                 time.sleep(min(wait * 2**failures, 30.0))
@@ -117,8 +115,6 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float, bar: tqdm) ->
     headers = {"User-Agent": "fairseg-lite", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-        if _tag(part).exists():
-            headers["If-Range"] = _tag(part).read_text()  # if the file has changed, all of it comes
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
     except urllib.error.HTTPError as error:
@@ -135,7 +131,6 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float, bar: tqdm) ->
             raise InputError(f"{url}: the server offers {total} bytes where the file has {size}; is a proxy answering?")
         if response.status != 206:
             have = 0  # it ignored our range and begins anew
-            _remember(response.headers.get("ETag", ""), part)
         if (total or 0) - have > (free := shutil.disk_usage(part.parent).free):
             raise InputError(f"{str(part.parent)!r} has {free} bytes free; {url} needs {total - have} more: make room")
         bar.total = total
@@ -149,19 +144,6 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float, bar: tqdm) ->
                     raise InputError(f"{url}: the server sends more than the {size or total} bytes of the file")
     if total is not None and have < total:
         raise _TryAgain(f"the connection ended after {have} of {total} bytes")
-
-
-def _tag(part: Path) -> Path:
-    return part.with_name(part.name + ".etag")
-
-
-def _remember(tag: str, part: Path) -> None:
-    """Keep a strong ETag, the server's name for these very bytes."""
-    part.unlink(missing_ok=True)
-    if re.fullmatch(r'"[!-~]{1,200}"', tag):
-        _tag(part).write_text(tag)
-    else:
-        _tag(part).unlink(missing_ok=True)
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
@@ -178,9 +160,6 @@ def _announced(response: http.client.HTTPResponse, part: Path, have: int) -> int
         if not found or int(found[1]) != have:
             part.unlink(missing_ok=True)
             raise _TryAgain(f"asked for bytes from {have}, got {response.headers.get('Content-Range')!r}")
-        if _tag(part).exists() and response.headers.get("ETag", (known := _tag(part).read_text())) != known:
-            part.unlink(missing_ok=True)
-            raise _TryAgain("the server has another file there now")
         return int(found[3])
     length = response.headers.get("Content-Length", "")
     if length.isdigit():
@@ -213,7 +192,6 @@ def download_coco(
     split: str = "val2017",
     subset: int | None = None,
     mirror: str = COCO,
-    workers: int = 8,
     **options: float,
 ) -> dict:
     """Make a COCO folder (`images/` + `instances.json`) of a split of COCO 2017; after a failure call it again.
@@ -224,7 +202,6 @@ def download_coco(
         subset: so many pictures with at least one instance, fetched one by one; always the same ones, and a larger
             subset holds the smaller. None fetches the whole split. The annotations (.25 GB) come in any case.
         mirror: an address that serves the same files.
-        workers: pictures fetched at the same time.
         options: tries, timeout, wait and progress of `download`.
     Returns:
         {"folder": Path, "images": int, "instances": int}.
@@ -239,7 +216,7 @@ def download_coco(
         raise InputError(f"subset is {subset}; it must be at least 1 picture")
     folder = Path(folder)
     path = folder / "instances.json"
-    if path.exists() and f'"split": "{split}"' not in path.read_text():
+    if path.exists() and f'"split": "{split}"' not in path.read_text("utf-8"):
         raise InputError(f"folder {str(folder)!r} holds another data set already; choose another folder")
     with _archive("annotations", folder, mirror, options) as archive:
         content = json.loads(archive.read(f"annotations/instances_{split}.json"))
@@ -265,15 +242,13 @@ def download_coco(
         def make(item: dict) -> None:
             target = images / item["file_name"]
             if _picture_fault(target, item) is not None:
-                part = target.with_name(f".{target.name}.part")
-                part.write_bytes(archive.read(f"{split}/{item['file_name']}"))
-                os.replace(part, target)
+                with whole(target) as part:
+                    part.write_bytes(archive.read(f"{split}/{item['file_name']}"))
 
-    _for_each(make, content["images"], workers if subset else 1, bool(options.get("progress", True)))
+    _for_each(make, content["images"], WORKERS if subset else 1, bool(options.get("progress", True)))
     content["info"] = {**content.get("info", {}), "split": split, "subset": subset}
-    part = folder / ".instances.json.part"
-    part.write_text(json.dumps(content))
-    os.replace(part, path)
+    with whole(path) as part:
+        part.write_text(json.dumps(content), "utf-8")
     return {"folder": folder, "images": len(content["images"]), "instances": len(content["annotations"])}
 
 
@@ -298,14 +273,10 @@ def _fetch_picture(url: str, path: Path, item: dict, options: dict) -> None:
     """One picture under its own name only when it decodes with the width and height that the annotations tell."""
     if _picture_fault(path, item) is None:
         return
-    new = path.with_name(f".{path.name}.new")
-    try:
+    with whole(path) as new:
         download(url, new, **options)
         if fault := _picture_fault(new, item):
             raise InputError(f"{url} is no good picture: {fault}; the pictures fetched so far are kept")
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _picture_fault(path: Path, item: dict) -> str | None:

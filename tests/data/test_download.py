@@ -30,8 +30,6 @@ class Server(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {"/file": CONTENT}
         self.faults: dict[str, list[str]] = {}
         self.requests: list[tuple[str, str | None]] = []
-        self.tags: dict[str, str] = {}  # path -> ETag
-        self.heeds_if_range = True
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request, client_address):
@@ -65,9 +63,6 @@ class Handler(BaseHTTPRequestHandler):
             content = bytes(255 - b for b in content)
         if fault == "ignores range":
             asked = None
-        tag, known = self.server.tags.get(self.path), self.headers.get("If-Range")
-        if asked and known not in (None, tag) and self.server.heeds_if_range:
-            asked = None
         start = int(asked.split("=")[1].split("-")[0]) if asked else 0
         if asked and start >= len(content):
             return self.send_error(416)
@@ -75,8 +70,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if asked else 200)
         if asked:
             self.send_header("Content-Range", f"bytes {shown}-{len(content) - 1}/{len(content)}")
-        if tag:
-            self.send_header("ETag", tag)
         if fault == "chunked":
             self.send_header("Transfer-Encoding", "chunked")
         elif fault != "no length":
@@ -162,22 +155,14 @@ def test_what_an_earlier_process_left_is_used_only_if_it_is_right(server, tmp_pa
     assert (tmp_path / "free").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("tag, asked", [('"v1"', "bytes=150000-"), ('"v2"', "bytes=150000-"), ('W/"v1"', None), ("", None)])
-@pytest.mark.parametrize("heeds", [True, False])
-def test_without_a_checksum_a_strong_etag_tells_what_may_be_used_again(server, tmp_path, tag, asked, heeds):
-    """An earlier call left half of version 1; goes on with it only if the server still has the very same file."""
-    path = tmp_path / "free"
-    server.tags["/file"], server.faults["/file"] = '"v1"' if tag != "" and tag[0] == '"' else tag, ["drops", *["hang up"] * 3]
-    with pytest.raises(ValueError, match="150000 bytes are kept" if asked else "nothing is kept"):
-        get(server, path, size=None, checksum=None)
-    assert (tmp_path / "free.part").exists() == bool(asked)
-    server.tags["/file"], server.heeds_if_range, server.requests[:] = tag, heeds, []
-    if tag == '"v2"':
-        server.files["/file"] = CONTENT[::-1]
-    get(server, path, size=None, checksum=None)
-    assert path.read_bytes() == server.files["/file"]
-    assert server.requests[0] == ("/file", asked)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["free"]
+def test_without_a_checksum_nothing_is_used_again(server, tmp_path):
+    server.faults["/file"] = ["drops", *["hang up"] * 3]
+    with pytest.raises(ValueError, match="nothing is kept"):
+        get(server, tmp_path / "free", size=None, checksum=None)
+    assert not list(tmp_path.iterdir())
+    server.files["/file"], server.requests[:] = CONTENT[::-1], []
+    assert get(server, tmp_path / "free", size=None, checksum=None).read_bytes() == CONTENT[::-1]
+    assert server.requests == [("/file", None)]
 
 
 @pytest.mark.parametrize(
