@@ -5,7 +5,6 @@ missing or wrong box or area is measured from the mask. What is a fault stands i
 """
 
 import json
-import os
 import sys
 import textwrap
 from collections import Counter
@@ -22,6 +21,7 @@ from fairseg_lite.data.coco_json import Content, Fault, Picture, locate, read_co
 from fairseg_lite.data.pictures import load_image
 from fairseg_lite.data.scenes import InstanceTable, Scene, SceneDataset
 from fairseg_lite.errors import InputError
+from fairseg_lite.geometry.files import whole
 from fairseg_lite.geometry.masks import polygons_to_mask, rle_decode, rle_encode
 
 SMALL, LARGE = 32**2, 96**2  # COCO's size classes, in pixels of mask
@@ -208,24 +208,17 @@ def write_coco_folder(dataset: SceneDataset, folder: str | Path, progress: bool 
     Raises: ValueError, when it cannot be written.
     """
     folder = Path(folder)
-    path, part = folder / "instances.json", folder / f".part{os.getpid()}"
 
     def write_image(scene: Scene) -> str:
         name = f"{scene.image_id:012d}.png"
-        Image.fromarray(scene.image).save(part, "PNG")
-        os.replace(part, folder / "images" / name)
+        with whole(folder / "images" / name) as part:
+            Image.fromarray(scene.image).save(part, "PNG")
         return name
 
-    try:
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        part.write_text(json.dumps(_collect(dataset, write_image, progress)))
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"cannot write to {str(folder)!r}: {error.strerror or error}; what is there is incomplete") from error
-    finally:
-        if folder.is_dir():
-            part.unlink(missing_ok=True)
+    with whole(folder / "instances.json") as part:
+        (folder / "images").mkdir(exist_ok=True)
+        (folder / "instances.json").unlink(missing_ok=True)
+        part.write_text(json.dumps(_collect(dataset, write_image, progress)), "utf-8")
 
 
 def _collect(dataset: SceneDataset, name: Callable[[Scene], str], progress: bool) -> dict:

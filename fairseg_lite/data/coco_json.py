@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fairseg_lite.data.pictures import WrongSize, probe_image
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.masks import polygon_points, polygons_to_mask, rle_counts
+from fairseg_lite.geometry.masks import mask_to_box, polygon_points, polygons_to_mask, rle_counts
 
 BOX_SLACK, AREA_SLACK = 2.0, 1.25  # a box off by more pixels, an area off by a larger factor, is measured anew
 
@@ -255,9 +256,8 @@ def _measure_polygons(polygons: list, entry: dict, picture: Picture) -> tuple[np
         x, y, bw, bh = entry["bbox"]
         return np.array([x, y, x + bw, y + bh]).clip(0, [w, h, w, h]).astype(np.float32), float(entry["area"]), False
     mask = polygons_to_mask(polygons, h, w)
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if len(rows):
-        box = np.array([cols[0], rows[0], cols[-1] + 1, rows[-1] + 1], np.float32)
+    if mask.any():
+        box = mask_to_box(torch.from_numpy(mask)[None])[0].numpy()
     fits = _box_fits(entry.get("bbox"), box) and _area_fits(entry.get("area"), float(mask.sum()))
     return box, float(mask.sum()), not fits
 

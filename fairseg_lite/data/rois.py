@@ -25,10 +25,9 @@ from tqdm.auto import tqdm
 
 from fairseg_lite.data.augment import shaken
 from fairseg_lite.data.results import Boxes
-from fairseg_lite.data.results import load_boxes as load_boxes  # read here, too
-from fairseg_lite.data.scenes import Scene, SceneCache, SceneDataset, image_ids
+from fairseg_lite.data.scenes import Scene, SceneDataset, cached, image_ids
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.boxes import clip_boxes, encode_boxes
+from fairseg_lite.geometry.boxes import clip_boxes, encode_boxes, mirrored
 from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise
 
 IN_CROWD = 0.7  # share of a RoI's own area
@@ -59,7 +58,7 @@ class RoiBatch:
         return len(self.images)
 
     def to(self, device: torch.device | str) -> "RoiBatch":
-        return RoiBatch(*(getattr(self, f).to(device) for f in ("images", "rois", "labels", "targets", "ious")))
+        return RoiBatch(*(x.to(device) for x in vars(self).values()))
 
 
 def pictures_of(dataset: SceneDataset, boxes: Mapping[int, Boxes]) -> list[int]:
@@ -79,11 +78,10 @@ def pictures_of(dataset: SceneDataset, boxes: Mapping[int, Boxes]) -> list[int]:
             f"data set: {known}; were they made for other data?"
         )
     for key, found in boxes.items():
-        if found.boxes.ndim != 2 or found.boxes.shape[1:] != (4,):
-            raise InputError(f"proposals of picture {key} have shape {tuple(found.boxes.shape)}; wanted (N, 4)")
-        if not found.boxes.isfinite().all():
-            at = int((~found.boxes.isfinite().all(1)).nonzero()[0])
-            raise InputError(f"proposal {at} of picture {key} is {found.boxes[at].tolist()}; wanted finite numbers")
+        odd = int((~found.boxes.isfinite()).sum())
+        if found.boxes.shape != (len(found.boxes), 4) or odd:
+            shape = tuple(found.boxes.shape)
+            raise InputError(f"proposals of picture {key}: shape {shape}, {odd} numbers not finite; wanted (N, 4), all finite")
     return [i for i, key in enumerate(ids) if key in boxes]
 
 
@@ -128,7 +126,7 @@ class RoiSampler:
     """Batches of pictures and RoIs from any data set and any proposals.
 
     Args:
-        dataset: scenes; wrapped in a `SceneCache` of `cache` bytes, unless it is one.
+        dataset: scenes; wrapped in a `SceneCache`, unless it is one.
         boxes: proposals by picture id, from `load_boxes`; only pictures that are in it are drawn, each once in a round.
         thresholds: IoU from which a RoI is its object, for each head, ascending.
         images: pictures in a batch; paper: 4.
@@ -142,10 +140,8 @@ class RoiSampler:
         colour: shake brightness, contrast and saturation of each picture by up to this share; the paper does not.
         untied: the official code's sampling: one random head learns, with a random threshold.
         seed: batches depend on (seed, step) alone.
-        cache: bytes of decoded pictures to keep.
         pixels: how the network wants its pictures.
-    Attributes:
-        dropped: Counter of the proposals left out of the pictures that were drawn so far in this process.
+    Attributes: dropped, a Counter of the proposals left out of the pictures that this process has drawn.
     Raises:
         InputError: proposals of other pictures or not finite, no proposals, or an option outside its range.
     Source: MultiPath section 4.1 [papers 3.3]; official `DataSampler.lua`, `BatchProviderROI.lua`. Lesson: 08.
@@ -168,25 +164,24 @@ class RoiSampler:
         colour: float = 0.0,
         untied: bool = False,
         seed: int = 0,
-        cache: int = 512 * 2**20,
         pixels: Pixels = IMAGENET,
     ):
         thresholds = tuple(float(u) for u in thresholds)
         if not thresholds or list(thresholds) != sorted(set(thresholds)) or not 0 < thresholds[0] <= thresholds[-1] <= 1:
             raise InputError(f"thresholds are {thresholds}; wanted ascending IoUs above 0, at most 1")
-        for what, value, low in (("images", images, 1), ("rois", rois, 1), ("top", 1 if top is None else top, 1)):
-            if value < low:
-                raise InputError(f"{what} is {value}; wanted at least {low}")
+        for what, value in (("images", images), ("rois", rois), ("top", 1 if top is None else top)):
+            if value < 1:
+                raise InputError(f"{what} is {value}; wanted at least 1")
         if not 0 <= fg_fraction <= 1 or not 0 <= background < thresholds[0]:
             raise InputError(
                 f"fg_fraction is {fg_fraction} and background {background}; wanted a share, and an IoU from 0 to below "
                 f"the lowest threshold {thresholds[0]}"
             )
-        sides = short_side or (1, 1)
-        if not 1 <= sides[0] <= sides[1] or max_side < max(sides[0], 16):
+        low, high = short_side or (1, 1)
+        if not 1 <= low <= high or max_side < max(low, 16):
             raise InputError(f"short_side is {short_side} and max_side {max_side}; wanted 1 <= lo <= hi, lo <= max_side >= 16")
         self.indices = pictures_of(dataset, boxes)
-        self.dataset = dataset if isinstance(dataset, SceneCache) else SceneCache(dataset, limit=cache)
+        self.dataset = cached(dataset)
         self.boxes = {key: found.boxes[:top] for key, found in boxes.items()}
         self.thresholds, self.images, self.rois, self.seed = thresholds, images, rois, seed
         self.fg_fraction, self.background, self.flip, self.untied = fg_fraction, background, flip, untied
@@ -221,31 +216,21 @@ class RoiSampler:
         orders = {r: np.random.default_rng((self.seed, r, 1)).permutation(n) for r in orders}
         return [self.indices[orders[i // n][i % n]] for i in places]
 
-    def assigned(self, index: int) -> Assigned:
-        """All RoIs of a scene."""
+    def _picture(self, g: np.random.Generator, index: int, cut: float) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """One picture (3, H, W), RoIs drawn in it (n, 4), their objects' boxes (n, 4), and (IoUs, classes)."""
         scene = self.dataset[index]
         found = assign(scene, self.boxes[scene.image_id])
         if index not in self._seen:
             self._seen.add(index)
             self.dropped += found.dropped
-        return found
-
-    def _picture(self, g: np.random.Generator, index: int, cut: float) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """One picture (3, H, W), RoIs drawn in it (n, 4), their objects' boxes (n, 4), and (IoUs, classes)."""
-        found = self.assigned(index)
         at = draw(found.ious.numpy(), g, count=self.rois, fg_fraction=self.fg_fraction, background=self.background, cut=cut)
-        rois, truth = found.boxes[at], found.truth[at]
-        image = self.dataset[index].image
+        rois, truth, image = found.boxes[at], found.truth[at], scene.image
         h, w = image.shape[:2]
-        scale = 1.0
-        if self.short_side is not None:
-            scale = g.integers(self.short_side[0], self.short_side[1] + 1) / min(h, w)
-        scale = min(scale, self.max_side / max(h, w))
+        low, high = self.short_side or (0, 0)
+        scale = min(g.integers(low, high + 1) / min(h, w) if high else 1.0, self.max_side / max(h, w))
         if self.flip and g.integers(2):
             image = np.ascontiguousarray(image[:, ::-1])
-            rois, truth = (
-                (b * b.new_tensor([-1, 1, -1, 1]) + b.new_tensor([w, 0, w, 0]))[:, [2, 1, 0, 3]] for b in (rois, truth)
-            )
+            rois, truth = mirrored(rois, w), mirrored(truth, w)
         pixels = normalise(image, self.pixels)
         size = [max(round(scale * n), 1) for n in (h, w)]
         if size != [h, w]:  # as `inference` resizes
@@ -282,10 +267,8 @@ def draw(
 def _padded(images: list[Tensor]) -> Tensor:
     """(B, 3, H, W), channels last: each picture at the top left, zeros (the mean colour) beside it."""
     h, w = (max(image.shape[k] for image in images) for k in (1, 2))
-    out = torch.zeros(len(images), 3, h, w).contiguous(memory_format=torch.channels_last)
-    for place, image in zip(out, images, strict=True):
-        place[:, : image.shape[1], : image.shape[2]] = image
-    return out
+    same = torch.stack([F.pad(image, (0, w - image.shape[2], 0, h - image.shape[1])) for image in images])
+    return same.contiguous(memory_format=torch.channels_last)
 
 
 def delta_statistics(

@@ -7,8 +7,10 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from fairseg_lite.errors import InputError
+from fairseg_lite.geometry.masks import mask_to_box
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,7 @@ class Scene:
     @cached_property
     def boxes(self) -> np.ndarray:
         """(N, 4) float32 xyxy, smallest around each mask; (0, 0, 0, 0) for an empty one."""
-        boxes = np.zeros((len(self.masks), 4), np.float32)
-        for box, mask in zip(boxes, self.masks, strict=True):
-            rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            if len(rows):
-                box[:] = cols[0], rows[0], cols[-1] + 1, rows[-1] + 1
-        return boxes
+        return mask_to_box(torch.from_numpy(self.masks)).numpy()
 
     @cached_property
     def areas(self) -> np.ndarray:
@@ -152,6 +149,11 @@ class SceneCache:
             _, (old, old_packed) = self._scenes.popitem(last=False)
             self.size -= old.image.nbytes + old_packed.nbytes
         return scene
+
+
+def cached(dataset: SceneDataset, limit: int = 512 * 2**20) -> SceneCache:
+    """The dataset behind a `SceneCache` of so many bytes; one that is a cache stays as it is, so that nothing is kept twice."""
+    return dataset if isinstance(dataset, SceneCache) else SceneCache(dataset, limit=limit)
 
 
 class Subset:

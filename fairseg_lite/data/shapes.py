@@ -91,9 +91,9 @@ class ShapesDataset:
         scenes = tqdm(range(self.length), desc="drawing scenes", unit="scene", disable=self.length < 200, leave=False)
         return tabulate([_without_masks(self[i]) for i in scenes])
 
-    def cached(self, limit: int = 512 * 2**20) -> SceneCache:
+    def cached(self) -> SceneCache:
         """The same dataset, remembering drawn scenes."""
-        return SceneCache(self, limit=limit)
+        return SceneCache(self)
 
 
 def _without_masks(scene: Scene) -> Scene:

@@ -156,6 +156,11 @@ def judged(
     return judge
 
 
+def shown(value: float | None) -> str:
+    """A measure for people; "-" where there was nothing to measure."""
+    return "-" if value is None else f"{value:.3f}"
+
+
 def finite(value: object) -> bool:
     """Whether it is a number, neither infinite nor NaN."""
     try:

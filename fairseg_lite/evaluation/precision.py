@@ -17,7 +17,7 @@ import numpy as np
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.scenes import SceneDataset
 from fairseg_lite.errors import InputError
-from fairseg_lite.evaluation.judge import judged, results_of, truth_of
+from fairseg_lite.evaluation.judge import judged, results_of, shown, truth_of
 
 RECALLS = np.linspace(0, 1, 101)
 
@@ -48,7 +48,7 @@ class PrecisionReport:
     ar_by_area: dict[str, float | None]  # of 100 detections
 
     def __str__(self) -> str:
-        sizes = " / ".join(_shown(v) for v in self.by_area.values())
+        sizes = " / ".join(shown(v) for v in self.by_area.values())
         return (
             f"{self.instances} instances: AP {self.ap:.3f}, AP50 {self.ap50:.3f}, AP75 {self.ap75:.3f}, "
             f"{' / '.join(self.by_area)} {sizes}"
@@ -59,13 +59,9 @@ class PrecisionReport:
         width = max(8, *map(len, self.per_category))
         rows = [f"{'category':{width}}{'AP':>8}{'AP50':>8}{'objects':>9}"]
         for name, value in self.per_category.items():
-            few = f"{_shown(value):>8}{_shown(self.per_category_50[name]):>8}"
+            few = f"{shown(value):>8}{shown(self.per_category_50[name]):>8}"
             rows.append(f"{name:{width}}{few}{self.category_instances[name]:9}")
         return "\n".join(rows)
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def average_precision(hits: Sequence[bool], objects: int) -> float:

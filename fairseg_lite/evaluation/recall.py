@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.scenes import SceneDataset
 from fairseg_lite.errors import InputError
-from fairseg_lite.evaluation.judge import judged, results_of, truth_of
+from fairseg_lite.evaluation.judge import judged, results_of, shown, truth_of
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,10 @@ class RecallReport:
     area_instances: dict[str, int]  # small, medium, large -> objects to find
 
     def __str__(self) -> str:
-        overall = ", ".join(f"AR@{limit} {_shown(value)}" for limit, value in self.ar.items())
+        overall = ", ".join(f"AR@{limit} {shown(value)}" for limit, value in self.ar.items())
         limits = sorted({100, max(self.ar)} & set(self.ar))
-        sizes = ", ".join(" / ".join(_shown(v) for v in self.by_area[k].values()) + f" @{k}" for k in limits)
+        sizes = ", ".join(" / ".join(shown(v) for v in self.by_area[k].values()) + f" @{k}" for k in limits)
         return f"{self.instances} instances: {overall}, {' / '.join(self.area_instances)} {sizes}"
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def average_recall(

@@ -78,6 +78,17 @@ def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)
 
 
+def mirrored(boxes: Tensor, width: float) -> Tensor:
+    """Where boxes (..., 4) xyxy lie in the mirrored picture of that width.
+
+    Example:
+        >>> mirrored(torch.tensor([1.0, 2, 4, 8]), 10).tolist()
+        [6.0, 2.0, 9.0, 8.0]
+    """
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack([width - x2, y1, width - x1, y2], -1)
+
+
 def foveal_boxes(boxes: Tensor, factors: Sequence[float] = FOVEAL, *, clip: tuple[int, int] | None = None) -> Tensor:
     """What lies around each box: regions of the same centre with the sides times each factor.
 

@@ -13,7 +13,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     """A name to write under; what is written there then takes the place of `path`, at once.
 
     Args: path; its folder is made.
-    Raises: ValueError, when it cannot be written; what stood there before is untouched.
+    Raises: InputError, when it cannot be written; what stood there before is untouched.
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -29,7 +29,7 @@ def whole(path: str | Path) -> Iterator[Path]:
         yield part
         os.replace(part, path)
     except OSError as error:
-        raise InputError(f"cannot write {str(path)!r}: {error.strerror}; what stood there before is whole") from error
+        raise InputError(f"cannot write {str(path)!r}: {error.strerror}; nothing half-written is left there") from error
     finally:
         with contextlib.suppress(OSError):  # its folder may be no folder
             part.unlink(missing_ok=True)

@@ -166,10 +166,7 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], h: int, w: int) -> np.
 
 
 def polygons_to_rle(polygons: Sequence[Sequence[float]], h: int, w: int) -> dict:
-    """As `polygons_to_mask`, run-length coded: quicker where only area, box or IoU are wanted.
-
-    Args, Raises: as there. Returns: {"size": [h, w], "counts": str}. Source: as there. Lesson: 01.
-    """
+    """As `polygons_to_mask`, but {"size": [h, w], "counts": str}: quicker where only area, box or IoU are wanted."""
     low, high = np.array([-w, -h]), np.array([2 * w, 2 * h])
     kept = []
     for polygon in polygons:

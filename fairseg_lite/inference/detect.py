@@ -23,7 +23,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.boxes import clip_boxes, vote_boxes, xywh_to_xyxy, xyxy_to_xywh
+from fairseg_lite.geometry.boxes import clip_boxes, mirrored, vote_boxes, xywh_to_xyxy, xyxy_to_xywh
 from fairseg_lite.geometry.masks import rle_decode
 from fairseg_lite.inference.box_masks import masks_in_boxes
 from fairseg_lite.inference.propose import MAX_SIDE, Proposals
@@ -268,17 +268,6 @@ def _mean_look(
                 total = (p, boxes) if total is None else (total[0] + p, total[1] + boxes)
                 looks += 1
     return total[0] / looks, total[1] / looks
-
-
-def mirrored(boxes: Tensor, width: float) -> Tensor:
-    """Where boxes (..., 4) xyxy lie in the mirrored picture of that width.
-
-    Example:
-        >>> mirrored(torch.tensor([1.0, 2, 4, 8]), 10).tolist()
-        [6.0, 2.0, 9.0, 8.0]
-    """
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack([width - x2, y1, width - x1, y2], -1)
 
 
 def shaken(boxes: Tensor, seed: int) -> Tensor:

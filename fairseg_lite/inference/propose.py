@@ -84,7 +84,8 @@ class Proposals:
         for key in ("segmentation", "score", "bbox"):
             if any(key not in r for r in rows):
                 raise InputError(
-                    f"a result of picture {rows[0]['image_id']} has no {key!r}; proposals need mask and score (without: --masks refined draws masks for boxes)"
+                    f"a result of picture {rows[0]['image_id']} has no {key!r}; proposals need mask and score (for boxes alone "
+                    "--masks refined draws masks)"
                 )
         sizes = {tuple(r["segmentation"]["size"]) for r in rows}
         if len(sizes) != 1:

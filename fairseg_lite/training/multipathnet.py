@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fairseg_lite.data.results import Boxes
 from fairseg_lite.data.rois import RoiBatch, RoiSampler, delta_statistics
-from fairseg_lite.data.scenes import SceneCache, SceneDataset, described
+from fairseg_lite.data.scenes import SceneDataset, cached, described
 from fairseg_lite.errors import InputError
 from fairseg_lite.models.checkpoints import load_tensors, save_model
 from fairseg_lite.models.deepmask import DeepMask
@@ -205,7 +205,7 @@ def train_multipathnet(
         model = _begun(state, recipe, len(dataset.categories))
     else:
         model = build_multipathnet(recipe, len(dataset.categories), trunk_from=trunk_from, trunk_weights=trunk_weights)
-    scenes = dataset if isinstance(dataset, SceneCache) else SceneCache(dataset, limit=CACHE)
+    scenes = cached(dataset, CACHE)
     sampler = RoiSampler(
         scenes,
         boxes,

@@ -307,7 +307,7 @@ def test_a_batch_is_a_function_of_seed_and_step(untied):
     first = fresh(seed=3)
     batches = [first.batch(step) for step in range(5)]
     for step in (4, 0, 2):
-        assert same(fresh(seed=3, cache=0).batch(step), batches[step])
+        assert same(fresh(seed=3).batch(step), batches[step])
     assert not same(batches[0], batches[1])
     assert not same(fresh(seed=4).batch(0), batches[0])
     assert same(batches[0].to("cpu"), batches[0])
@@ -330,6 +330,21 @@ def test_a_subset_and_a_cache_know_their_pictures():
     sampler = RoiSampler(cache, {3: proposals()}, images=1)
     assert sampler.dataset is cache and sampler.indices == [1]
     assert sampler.batch(0).rois.shape[0] == len(data[2].boxes)
+
+
+def test_a_batch_fetches_each_scene_once():
+    class Watched(Rectangles):
+        asked = []
+
+        def __getitem__(self, index):
+            self.asked.append(index)
+            return super().__getitem__(index)
+
+    data = Watched((90, 90, [(5, 5, 40, 40, 0, False)]), (80, 80, [(5, 5, 40, 40, 0, False)]))
+    sampler = RoiSampler(SceneCache(data, limit=0), {k: proposals((1, 1, 9, 9)) for k in (0, 1)}, images=2)
+    data.asked.clear()
+    sampler.batch(0)
+    assert sorted(data.asked) == [0, 1]
 
 
 def test_only_the_best_proposals_are_used():
@@ -394,13 +409,13 @@ def test_proposals_for_the_wrong_pictures():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_boxes_that_are_not_finite(value):
     data = Rectangles((50, 50, [(5, 5, 40, 40, 0, False)]))
-    with pytest.raises(ValueError, match=r"proposal 1 of picture 0 is \[1.0, .*wanted finite"):
+    with pytest.raises(ValueError, match="proposals of picture 0: shape .*, 1 numbers not finite"):
         RoiSampler(data, {0: proposals((1, 1, 9, 9), (1, value, 9, 9))})
 
 
 def test_boxes_of_another_shape():
     wrong = Boxes(torch.zeros(3, 5), torch.zeros(3))
-    with pytest.raises(ValueError, match=r"shape \(3, 5\); wanted \(N, 4\)"):
+    with pytest.raises(ValueError, match=r"shape \(3, 5\), 0 numbers not finite; wanted \(N, 4\)"):
         RoiSampler(Rectangles((50, 50, [])), {0: wrong})
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fairseg_lite.data.scenes import InstanceTable, Scene, SceneCache, Subset, tabulate
+from fairseg_lite.data.scenes import InstanceTable, Scene, SceneCache, Subset, cached, tabulate
 from fairseg_lite.data.shapes import ShapesDataset
 
 FIELDS = ("image", "masks", "labels", "crowd", "annotation_ids", "boxes", "areas")
@@ -105,6 +105,12 @@ def test_a_roomy_cache_asks_once():
         for i in range(6):
             cache[i]
     assert data.asked == list(range(6))
+
+
+def test_a_cache_is_never_wrapped_again():
+    cache = SceneCache(Counting())
+    assert cached(cache) is cache
+    assert isinstance(cached(Counting(), 7), SceneCache) and cached(Counting(), 7).limit == 7
 
 
 def test_a_cached_scene_is_not_changed_by_its_user():
