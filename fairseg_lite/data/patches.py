@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fairseg_lite.data.augment import shaken, turned
+from fairseg_lite.data.windows import shaken, turned
 from fairseg_lite.data.mix import Mix
 from fairseg_lite.data.scenes import InstanceTable, Scene, SceneCache, SceneDataset
 from fairseg_lite.errors import InputError

@@ -23,7 +23,7 @@ from torch import Tensor
 from torchvision.ops import box_area, box_iou
 from tqdm.auto import tqdm
 
-from fairseg_lite.data.augment import shaken
+from fairseg_lite.data.windows import shaken
 from fairseg_lite.data.results import Boxes
 from fairseg_lite.data.scenes import Scene, SceneDataset, cached, image_ids
 from fairseg_lite.errors import InputError

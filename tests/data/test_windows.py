@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fairseg_lite.data.augment import turned
+from fairseg_lite.data.windows import turned
 from fairseg_lite.data.patches import PatchSampler, PatchSpec
 from fairseg_lite.data.shapes import ShapesDataset
 
