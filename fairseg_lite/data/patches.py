@@ -8,36 +8,32 @@ Lengths scale with the patch: at P = 160 the object is 92 px, the jitter 11.4 px
 where there is some, beyond it the mirrored picture (`padding="symmetric"`) or ImageNet's mean colour (`"mean"`).
 
 A batch is a pure function of (seed, step): a run can resume anywhere, and workers need no state.
-The official sampler differs: `official/patches.py`.
+Where patches lie and how they are cut out: `windows.py`. The official sampler differs: `official/patches.py`.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from fairseg_lite.data.windows import shaken, turned
 from fairseg_lite.data.mix import Mix
-from fairseg_lite.data.scenes import InstanceTable, Scene, SceneCache, SceneDataset
+from fairseg_lite.data.scenes import InstanceTable, Scene, SceneDataset, cached
+from fairseg_lite.data.windows import (
+    FAR,
+    JITTER,
+    PatchSpec,
+    Window,
+    canonical,
+    crop_image,
+    crop_mask,
+    is_negative,
+    recoloured,
+    turned,
+)
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.pixels import IMAGENET, IMAGENET_MEAN, Pixels, normalise
-
-JITTER, FAR = 16 / 224, 32 / 224  # of the patch side
-GREY = tuple(round(255 * c) for c in IMAGENET_MEAN)
-
-
-@dataclass(frozen=True)
-class PatchSpec:
-    """Sizes in pixels. Official names: iSz patch_size, gSz target_size, objSz object_size, wSz patch_size + context."""
-
-    patch_size: int = 160
-    context: int = 32  # both sides together
-    object_size: int = 92  # longer side of a canonical object, ceil(patch_size * 128 / 224)
-    target_size: int = 112  # side of the label mask
+from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise
 
 
 @dataclass(frozen=True)
@@ -53,85 +49,7 @@ class PatchBatch:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> "PatchBatch":
-        return PatchBatch(*(getattr(self, f).to(device) for f in ("images", "masks", "labels", "categories")))
-
-
-@dataclass(frozen=True)
-class Window:
-    """A patch in a picture: centre in pixels, and scale = patch pixels per picture pixel."""
-
-    x: float
-    y: float
-    scale: float
-    flip: bool = False
-
-
-def canonical(box: np.ndarray, spec: PatchSpec) -> Window:
-    """The canonical window of a box: its centre, and the scale that makes its longer side object_size."""
-    x1, y1, x2, y2 = (float(v) for v in box)
-    return Window((x1 + x2) / 2, (y1 + y2) / 2, spec.object_size / max(x2 - x1, y2 - y1))
-
-
-def is_negative(window: Window, objects: list[Window], spec: PatchSpec) -> bool:
-    """True where a window is far from every canonical positive: 32/224 of the patch on an axis, or a factor 2."""
-    far = FAR * spec.patch_size / window.scale
-    return all(
-        abs(window.x - o.x) >= far or abs(window.y - o.y) >= far or abs(math.log2(window.scale / o.scale)) >= 1 for o in objects
-    )
-
-
-def crop_image(image: np.ndarray, window: Window, side: float, size: int, padding: str = "symmetric") -> np.ndarray:
-    """Resample the square of `side` picture pixels around a window's centre to (size, size, 3) uint8, antialiased.
-
-    What lies outside the picture is filled in the patch itself, from the first patch pixel that is wholly inside: a
-    mirrored border is exact to less than a patch pixel, and costs nothing where a window is far larger than that.
-    """
-    step = side / size  # picture pixels per patch pixel
-    spans = [_inside(c - side / 2, step, size, n) for c, n in ((window.x, image.shape[1]), (window.y, image.shape[0]))]
-    (a, b, x0, x1), (c, d, y0, y1) = spans
-    margin = math.ceil(step) + 1  # what the resampling filter may look at
-    left, top = max(math.floor(x0) - margin, 0), max(math.floor(y0) - margin, 0)
-    part = np.ascontiguousarray(image[top : math.ceil(y1) + margin, left : math.ceil(x1) + margin])
-    box = (x0 - left, y0 - top, x1 - left, y1 - top)
-    patch = np.asarray(Image.fromarray(part).resize((b - a, d - c), Image.Resampling.BILINEAR, box=box))
-    if (a, b, c, d) != (0, size, 0, size):
-        if padding == "mean":
-            inner, patch = patch, np.full((size, size, 3), GREY, np.uint8)
-            patch[c:d, a:b] = inner
-        else:
-            patch = patch[_mirrored(np.arange(-c, size - c), d - c)][:, _mirrored(np.arange(-a, size - a), b - a)]
-    return patch[:, ::-1] if window.flip else patch
-
-
-def _inside(start: float, step: float, size: int, n: int) -> tuple[int, int, float, float]:
-    """The patch pixels [a, b) that lie in the picture along one axis, and their interval [lo, hi] in picture pixels."""
-    a = min(max(math.ceil(-start / step), 0), size - 1)
-    b = max(min(math.floor((n - start) / step), size), a + 1)
-    lo, hi = start + a * step, start + b * step
-    if lo < 0 or hi > n:  # less than one patch pixel of picture: take what there is
-        lo, hi = (0.0, min(step, n)) if lo < 0 else (max(n - step, 0.0), float(n))
-    return a, b, lo, hi
-
-
-def crop_mask(mask: np.ndarray, window: Window, side: float, size: int) -> np.ndarray:
-    """The mask in the same square, (size, size) bool: more than half of a target pixel belongs to the object."""
-    x0, y0 = window.x - side / 2, window.y - side / 2
-    h, w = mask.shape
-    margin = math.ceil(side / size) + 1
-    left, top = math.floor(x0) - margin, math.floor(y0) - margin
-    right, bottom = math.ceil(x0 + side) + margin, math.ceil(y0 + side) + margin
-    part = np.zeros((bottom - top, right - left), np.uint8)  # outside the picture there is no object
-    a, b, c, d = max(top, 0), min(bottom, h), max(left, 0), min(right, w)
-    if a < b and c < d:
-        part[a - top : b - top, c - left : d - left] = mask[a:b, c:d].view(np.uint8) * 255
-    box = (x0 - left, y0 - top, x0 - left + side, y0 - top + side)
-    patch = np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BILINEAR, box=box)) > 127
-    return patch[:, ::-1] if window.flip else patch
-
-
-def _mirrored(i: np.ndarray, n: int) -> np.ndarray:
-    i = i % (2 * n)
-    return np.where(i < n, i, 2 * n - 1 - i)
+        return PatchBatch(*(x.to(device) for x in vars(self).values()))
 
 
 class PatchSampler:
@@ -140,8 +58,8 @@ class PatchSampler:
     Attributes:
         rules: what a `Recipe` calls these choices; another sampler has its own name.
     Args:
-        dataset: scenes; wrapped in a `SceneCache` of `cache` bytes. Of a `Mix` a set is drawn first, by its weight, then a
-            category and an instance in it; where a set annotates not every object, negatives lie near its known ones.
+        dataset: scenes; wrapped in a `SceneCache` of `cache` bytes, unless it is one. Of a `Mix` a set is drawn first, by its
+            weight, then a category and an instance in it; where a set annotates not every object, negatives lie near those.
         spec: sizes.
         positives, negatives: patches of each kind in a batch.
         seed: batches depend on (seed, step) alone.
@@ -190,7 +108,7 @@ class PatchSampler:
                 raise InputError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
         if positives < 0 or negatives < 0 or positives + negatives == 0:
             raise InputError(f"a batch of {positives} positives and {negatives} negatives; wanted at least one patch")
-        self.dataset = SceneCache(dataset, limit=cache)
+        self.dataset = cached(dataset, cache)
         self.spec, self.positives, self.negatives, self.seed = spec, positives, negatives, seed
         self.balance, self.padding, self.jitter, self.tries, self.hard = balance, padding, jitter, tries, hard
         self.colour, self.turn, self.pixels = colour, turn, pixels
@@ -209,7 +127,7 @@ class PatchSampler:
         g = np.random.default_rng((self.seed, step))
         images, masks, categories = self._drawn(g, step)
         if self.colour:
-            images = shaken(images, g.uniform(-self.colour, self.colour, (3, len(images))))
+            images = recoloured(images, g.uniform(-self.colour, self.colour, (3, len(images))))
         masks = torch.from_numpy(np.stack(masks))
         if self.turn:
             images, masks = turned(images, masks, g.uniform(-self.turn, self.turn, len(images)))
@@ -332,7 +250,7 @@ def evaluation_patches(
     """
     rows = usable_rows(dataset)
     table, full = dataset.instances, spec.patch_size + spec.context
-    cache = SceneCache(dataset, limit=64 * 2**20)
+    cache = cached(dataset, 64 * 2**20)
     for start in range(0, len(rows), batch_size):
         images, masks, part = [], [], []
         for row in rows[start : start + batch_size]:

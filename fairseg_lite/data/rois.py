@@ -23,9 +23,9 @@ from torch import Tensor
 from torchvision.ops import box_area, box_iou
 from tqdm.auto import tqdm
 
-from fairseg_lite.data.windows import shaken
 from fairseg_lite.data.results import Boxes
 from fairseg_lite.data.scenes import Scene, SceneDataset, cached, image_ids
+from fairseg_lite.data.windows import recoloured
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import clip_boxes, encode_boxes, mirrored
 from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise
@@ -238,7 +238,7 @@ class RoiSampler:
             by = rois.new_tensor([size[1] / w, size[0] / h] * 2)
             rois, truth = rois * by, truth * by
         if self.colour:
-            pixels = shaken(pixels[None], g.uniform(-self.colour, self.colour, (3, 1)))[0]
+            pixels = recoloured(pixels[None], g.uniform(-self.colour, self.colour, (3, 1)))[0]
         return pixels, rois, truth, (found.ious[at], found.labels[at] + 1)
 
 
@@ -253,8 +253,7 @@ def draw(
         fg_fraction: at most this share, rounded, has an IoU of `cut` or more.
         background: the rest has an IoU from here to `cut`; where there are too few, also from below.
         cut: IoU from which a RoI is foreground.
-    Returns:
-        Their indices, foreground first, each at most once.
+    Returns: their indices, foreground first, each at most once.
     """
     kinds = (ious >= cut, (ious < cut) & (ious >= background), ious < min(background, cut))
     chosen: list[np.ndarray] = []

@@ -1,17 +1,113 @@
-"""Changes of finished patches, beyond the papers' jitter: for small data sets, where a network learns pictures by heart.
+"""Windows: the squares of a picture that become patches, how they are cut out, and how finished patches may be changed.
 
-Off unless asked for: `PatchSampler(..., colour=0.4, turn=20)`. Shapes: B patches.
+The changes go beyond the papers' jitter, for small data sets, where a network learns pictures by heart; they are off unless asked
+for: `PatchSampler(..., colour=0.4, turn=20)`. Shapes: B patches.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from fairseg_lite.geometry.pixels import IMAGENET_MEAN
 
-def shaken(images: Tensor, by: np.ndarray) -> Tensor:
+JITTER, FAR = 16 / 224, 32 / 224  # of the patch side
+GREY = tuple(round(255 * c) for c in IMAGENET_MEAN)
+
+
+@dataclass(frozen=True)
+class PatchSpec:
+    """Sizes in pixels. Official names: iSz patch_size, gSz target_size, objSz object_size, wSz patch_size + context."""
+
+    patch_size: int = 160
+    context: int = 32  # both sides together
+    object_size: int = 92  # longer side of a canonical object, ceil(patch_size * 128 / 224)
+    target_size: int = 112  # side of the label mask
+
+
+@dataclass(frozen=True)
+class Window:
+    """A patch in a picture: centre in pixels, and scale = patch pixels per picture pixel."""
+
+    x: float
+    y: float
+    scale: float
+    flip: bool = False
+
+
+def canonical(box: np.ndarray, spec: PatchSpec) -> Window:
+    """The canonical window of a box: its centre, and the scale that makes its longer side object_size."""
+    x1, y1, x2, y2 = (float(v) for v in box)
+    return Window((x1 + x2) / 2, (y1 + y2) / 2, spec.object_size / max(x2 - x1, y2 - y1))
+
+
+def is_negative(window: Window, objects: list[Window], spec: PatchSpec) -> bool:
+    """True where a window is far from every canonical positive: 32/224 of the patch on an axis, or a factor 2."""
+    far = FAR * spec.patch_size / window.scale
+    return all(
+        abs(window.x - o.x) >= far or abs(window.y - o.y) >= far or abs(math.log2(window.scale / o.scale)) >= 1 for o in objects
+    )
+
+
+def crop_image(image: np.ndarray, window: Window, side: float, size: int, padding: str = "symmetric") -> np.ndarray:
+    """Resample the square of `side` picture pixels around a window's centre to (size, size, 3) uint8, antialiased.
+
+    What lies outside the picture is filled in the patch itself, from the first patch pixel that is wholly inside: a
+    mirrored border is exact to less than a patch pixel, and costs nothing where a window is far larger than that.
+    """
+    step = side / size  # picture pixels per patch pixel
+    spans = [_inside(c - side / 2, step, size, n) for c, n in ((window.x, image.shape[1]), (window.y, image.shape[0]))]
+    (a, b, x0, x1), (c, d, y0, y1) = spans
+    margin = math.ceil(step) + 1  # what the resampling filter may look at
+    left, top = max(math.floor(x0) - margin, 0), max(math.floor(y0) - margin, 0)
+    part = np.ascontiguousarray(image[top : math.ceil(y1) + margin, left : math.ceil(x1) + margin])
+    box = (x0 - left, y0 - top, x1 - left, y1 - top)
+    patch = np.asarray(Image.fromarray(part).resize((b - a, d - c), Image.Resampling.BILINEAR, box=box))
+    if (a, b, c, d) != (0, size, 0, size):
+        if padding == "mean":
+            inner, patch = patch, np.full((size, size, 3), GREY, np.uint8)
+            patch[c:d, a:b] = inner
+        else:
+            patch = patch[_mirrored(np.arange(-c, size - c), d - c)][:, _mirrored(np.arange(-a, size - a), b - a)]
+    return patch[:, ::-1] if window.flip else patch
+
+
+def _inside(start: float, step: float, size: int, n: int) -> tuple[int, int, float, float]:
+    """The patch pixels [a, b) that lie in the picture along one axis, and their interval [lo, hi] in picture pixels."""
+    a = min(max(math.ceil(-start / step), 0), size - 1)
+    b = max(min(math.floor((n - start) / step), size), a + 1)
+    lo, hi = start + a * step, start + b * step
+    if lo < 0 or hi > n:  # less than one patch pixel of picture: take what there is
+        lo, hi = (0.0, min(step, n)) if lo < 0 else (max(n - step, 0.0), float(n))
+    return a, b, lo, hi
+
+
+def crop_mask(mask: np.ndarray, window: Window, side: float, size: int) -> np.ndarray:
+    """The mask in the same square, (size, size) bool: more than half of a target pixel belongs to the object."""
+    x0, y0 = window.x - side / 2, window.y - side / 2
+    h, w = mask.shape
+    margin = math.ceil(side / size) + 1
+    left, top = math.floor(x0) - margin, math.floor(y0) - margin
+    right, bottom = math.ceil(x0 + side) + margin, math.ceil(y0 + side) + margin
+    part = np.zeros((bottom - top, right - left), np.uint8)  # outside the picture there is no object
+    a, b, c, d = max(top, 0), min(bottom, h), max(left, 0), min(right, w)
+    if a < b and c < d:
+        part[a - top : b - top, c - left : d - left] = mask[a:b, c:d].view(np.uint8) * 255
+    box = (x0 - left, y0 - top, x0 - left + side, y0 - top + side)
+    patch = np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BILINEAR, box=box)) > 127
+    return patch[:, ::-1] if window.flip else patch
+
+
+def _mirrored(i: np.ndarray, n: int) -> np.ndarray:
+    i = i % (2 * n)
+    return np.where(i < n, i, 2 * n - 1 - i)
+
+
+def recoloured(images: Tensor, by: np.ndarray) -> Tensor:
     """Patches with other brightness, contrast and saturation, so that a network cannot know a picture by its colours.
 
     Args:
@@ -20,7 +116,7 @@ def shaken(images: Tensor, by: np.ndarray) -> Tensor:
     Returns:
         (B, 3, H, W).
     Example:
-        >>> shaken(torch.ones(1, 3, 1, 1), np.array([[0.5], [0.0], [0.0]])).flatten().tolist()
+        >>> recoloured(torch.ones(1, 3, 1, 1), np.array([[0.5], [0.0], [0.0]])).flatten().tolist()
         [1.5, 1.5, 1.5]
 
     Source: the usual practice; neither paper nor official code has it. Lesson: none.

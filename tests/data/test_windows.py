@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fairseg_lite.data.windows import turned
 from fairseg_lite.data.patches import PatchSampler, PatchSpec
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.data.windows import turned
 
 TINY = PatchSpec(patch_size=48, context=16, object_size=28, target_size=24)
 
