@@ -1,4 +1,4 @@
-"""The README: its Python runs, its commands are commands, its links lead somewhere."""
+"""The README and the pages it links to: their Python runs, their commands are commands, their links lead somewhere."""
 
 import contextlib
 import io
@@ -15,9 +15,10 @@ from tests.official.small import Official, small_deepmask
 from tests.official.tiny_writer import dump
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.S | re.M)
-SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.S | re.M))
+PAGES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "ARCHITECTURE.md", "docs/results.md", "docs/your-own-data.md")}
+README, ALL = PAGES["README.md"], "\n".join(PAGES.values())
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", ALL, re.S | re.M)
+SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", ALL, flags=re.S | re.M))
 COMMANDS = [shlex.split(s)[1:] for s in SPANS if s.startswith("fairseg-lite ")]
 COMMANDS += [words for language, block in BLOCKS if language == "sh" for words in examples(block)]
 SMALL = {  # what is added so that the command ends in seconds; None: it needs a network connection or minutes
@@ -96,15 +97,17 @@ def test_the_table_of_commands_works_on_small_settings(cli, detectors, network, 
         assert cli(*real)[0] == 0, " ".join(real)
 
 
-def test_links_lead_somewhere():
-    headings = {re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", README, re.M)}
-    links = re.findall(r"\]\(([^)\s]+)\)", README)
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text, folder = PAGES[page], (ROOT / page).parent
+    headings = {re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, re.M)}
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
     assert links
     for link in links:
         path, _, anchor = link.partition("#")
         if path.startswith(("http://", "https://")):
             continue
-        assert (ROOT / path).exists(), link
+        assert (folder / path).exists(), link
         assert path or anchor in headings, link
 
 
