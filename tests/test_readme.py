@@ -15,7 +15,10 @@ from tests.official.small import Official, small_deepmask
 from tests.official.tiny_writer import dump
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "ARCHITECTURE.md", "docs/results.md", "docs/your-own-data.md")}
+PAGES = {
+    name: (ROOT / name).read_text("utf-8")
+    for name in ("README.md", "ARCHITECTURE.md", "docs/results.md", "docs/your-own-data.md")
+}
 README, ALL = PAGES["README.md"], "\n".join(PAGES.values())
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", ALL, re.S | re.M)
 SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", ALL, flags=re.S | re.M))

@@ -23,6 +23,7 @@ from fairseg_lite.models.network import Network, Record
 
 # what a checkpoint may name: the function that builds it
 MODELS = ChainMap(multipathnet.MODELS, sharpmask.MODELS, deepmask.MODELS)
+SCALE = ".int8_scale"  # of a tensor stored in 8 bits
 FOLDER = Path(__file__).parent.parent / "checkpoints"
 SHIPPED = {
     "shapes": FOLDER / "deepmask_tiny_shapes.safetensors",
@@ -82,24 +83,49 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     return tensors, header
 
 
-def save_model(path: str | Path, model: Network, *, half: bool = False, over: str | None = None) -> None:
+def save_model(path: str | Path, model: Network, *, store: str = "float32", over: str | None = None) -> None:
     """Save a network's weights and its record for `load_model`.
 
     Args:
         path: ends in `.safetensors`.
         model: its parameters and buffers are saved; its record says which function of `MODELS` builds it.
-        half: store float16 (half the size, about 3 digits).
+        store: "float32"; "float16" (half the size, about 3 digits); or "int8": weights in 8 bits with a scale for each output
+            channel, the rest in float16 (a quarter).
         over: name of a checkpoint of the library that holds this SharpMask's DeepMask: only the refinement is saved.
     Raises:
         InputError: a network that no function of `MODELS` has built, or the file cannot be written.
     """
     if (name := model.record.model) not in MODELS:
         raise InputError(f"the record names network {name!r}; wanted one of {', '.join(MODELS)}, whose functions set it")
-    state = {k: v.half() if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
-    header = model.record.header()
+    if store not in ("float32", "float16", "int8"):
+        raise InputError(f"store is {store!r}; choose 'float32', 'float16' or 'int8'")
+    state, header = model.state_dict(), model.record.header()
     if over is not None:
         state, header = {k: v for k, v in state.items() if not k.startswith("deepmask.")}, {**header, "over": over}
+    if store == "int8":
+        state = {name: part for k, v in state.items() for name, part in _packed(k, v)}
+    if store != "float32":
+        state = {k: v.half() if v.is_floating_point() and not k.endswith(SCALE) else v for k, v in state.items()}
     save_tensors(path, state, header)
+
+
+def _packed(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """Weights as int8 and a scale for each row; what is no matrix stays."""
+    if not tensor.is_floating_point() or tensor.ndim < 2:
+        return [(name, tensor)]
+    rows = tensor.flatten(1).float()
+    scale = (rows.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    return [(name, (rows / scale[:, None]).round().to(torch.int8).view(tensor.shape)), (name + SCALE, scale)]
+
+
+def _unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that `_packed` made small, in float32; others as they are."""
+    scales = {k.removesuffix(SCALE): v for k, v in tensors.items() if k.endswith(SCALE)}
+    return {
+        k: v if k not in scales else (v.flatten(1).float() * scales[k][:, None]).view(v.shape)
+        for k, v in tensors.items()
+        if not k.endswith(SCALE)
+    }
 
 
 def load_model(source: str | Path = "shapes", *, device: torch.device | str = "cpu", kind: str | None = None) -> Network:
@@ -133,6 +159,7 @@ def load_model(source: str | Path = "shapes", *, device: torch.device | str = "c
             raise InputError(f"checkpoint {str(path)!r} refines {header['over']!r}; this version has {', '.join(SHIPPED)}")
         below, _ = load_tensors(SHIPPED[header["over"]])
         tensors |= {f"deepmask.{k}": v for k, v in below.items()}
+    tensors = _unpacked(tensors)
     if kind is not None and name not in (known := [n for n in MODELS if n.startswith(kind.lower())]):
         hint = (
             "its `deepmask` is one" if kind == "DeepMask" and name in sharpmask.MODELS else f"make one with train {kind.lower()}"

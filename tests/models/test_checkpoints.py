@@ -19,7 +19,7 @@ def test_round_trip_is_exact_and_half_is_half_the_size(tmp_path):
     model = deepmask_tiny().eval()
     model.record = replace(model.record, about={"note": "seed 0"})
     save_model(tmp_path / "a.safetensors", model)
-    save_model(tmp_path / "h.safetensors", model, half=True)
+    save_model(tmp_path / "h.safetensors", model, store="float16")
     back = load_model(tmp_path / "a.safetensors")
     assert back.record == model.record and not back.training
     assert all(torch.equal(v, back.state_dict()[k]) for k, v in model.state_dict().items())
@@ -29,6 +29,26 @@ def test_round_trip_is_exact_and_half_is_half_the_size(tmp_path):
     assert half.mask.weight.dtype == torch.float32
     torch.testing.assert_close(half.mask.weight, model.mask.weight, atol=1e-4, rtol=1e-3)
     assert json.loads((tmp_path / "a.json").read_text())["model"] == "deepmask_tiny"
+
+
+def test_eight_bits_are_a_quarter_and_off_by_half_a_step_at_most(tmp_path):
+    torch.manual_seed(0)
+    model = deepmask_tiny().eval()
+    model.mask.weight.data[3] = 0
+    save_model(tmp_path / "a.safetensors", model)
+    save_model(tmp_path / "q.safetensors", model, store="int8")
+    sizes = [(tmp_path / f"{n}.safetensors").stat().st_size for n in "aq"]
+    assert sizes[1] < 0.27 * sizes[0]
+    back = load_model(tmp_path / "q.safetensors")
+    for name, wanted in model.state_dict().items():
+        found = back.state_dict()[name]
+        if wanted.ndim > 1:
+            step = wanted.flatten(1).abs().amax(1) / 127
+            assert ((found - wanted).flatten(1).abs() <= 0.501 * step[:, None]).all(), name
+        else:
+            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
+    with pytest.raises(ValueError, match="store is 'int4'; choose"):
+        save_model(tmp_path / "x.safetensors", model, store="int4")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 5000, -1])
