@@ -1,11 +1,10 @@
 """Floor 4: where the time goes, measured on the code that users run, against what the machine can do.
 
-`run(settings())` times one picture through `propose` stage by stage, a training step through `fit`, and the peak memory
-of a process that does nothing else. The ceiling is a large matrix product in the same type: no stage made of
-convolutions and linear layers can beat its arithmetic at that rate. Weights and picture are random: the time of every
-stage but the last does not depend on them. For a MultiPathNet the picture has boxes anywhere instead of proposals and comes in
-the paper's size, 800 px or at most 1000; "rois" is the stage that looks at each of them. "nms" has nothing to do: random weights
-are sure of nothing.
+`run(settings())` times one picture through `propose` stage by stage, a training step through `fit`, and the peak memory of a
+process that does nothing else. The ceiling is a large matrix product in the same type: no stage of convolutions and linear layers
+beats its arithmetic at that rate. Weights and picture are random: the time of every stage but the last does not depend on them.
+For a MultiPathNet the picture has boxes anywhere instead of proposals and comes in the paper's size, 800 px or at most 1000;
+"rois" looks at each of them, "nms" has nothing to do: random weights are sure of nothing.
 """
 
 import math
@@ -18,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -38,8 +38,8 @@ from fairseg_lite.training.recipes import Recipe, loss_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CATEGORIES, SIZE = 80, (800, 1000)  # COCO's, and the paper's short and longest side of a picture, px
-# seconds of a public PyTorch port (foolwood/deepmask-pytorch) for 640x480, ResNet-50, 7 scales, 500 proposals, float32
-REFERENCE = {"trunk": 4.85, "masks": 1.10, "paste": 3.86, "total": 10.2}
+# seconds of a public PyTorch port (foolwood/deepmask-pytorch) for 640x480, ResNet-50, 7 scales, 500 proposals
+REFERENCE = 10.2, "10.2 s (trunk 4.85, masks 1.1, pasting 3.86), float32, measured on another 2-core machine"
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,7 @@ QUICK = Settings(model="deepmask_tiny", width=160, height=120, scales=2, top_k=2
 
 
 def settings(*, quick: bool = False, **changes: object) -> Settings:
-    """Settings of a model: those of `QUICK` or of the reference, with changes to fields.
-
-    Example:
-        >>> settings(model="multipathnet_tiny").top_k
-        1000
-    """
+    """Those of `QUICK` or of the reference, with changes; a MultiPathNet looks at 1,000 proposals."""
     if changes.get("model") in multipathnet.MODELS and not quick:
         changes = {"top_k": 1000, **changes}
     return replace(QUICK if quick else Settings(), **changes)
@@ -103,21 +98,26 @@ class Stopwatch:
         return time.perf_counter()
 
 
-def ceiling(dtype: torch.dtype, device: torch.device, side: int, *, repeat: int = 5) -> float:
-    """FLOP/s of a matrix product of `side` x `side`, the best of some runs.
+def fastest(work: Callable[[], object], device: torch.device, repeat: int) -> float:
+    """Seconds of the best of some runs, after one that warms up."""
+    best = math.inf
+    for _ in range(repeat + 1):
+        watch = Stopwatch(device)
+        with watch("work"):
+            work()
+        best = min(best, watch.seconds["work"])
+    return best
+
+
+def ceiling(dtype: torch.dtype, device: torch.device, side: int) -> float:
+    """FLOP/s of a matrix product of `side` x `side`.
 
     Example:
         >>> ceiling(torch.float32, torch.device("cpu"), 64) > 0
         True
     """
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    best, watch = math.inf, Stopwatch(device)
-    for _ in range(repeat + 1):
-        watch.seconds.clear()
-        with watch("matmul"):
-            a @ b
-        best = min(best, watch.seconds["matmul"])
-    return 2 * side**3 / best
+    return 2 * side**3 / fastest(lambda: a @ b, device, 5)
 
 
 def build(s: Settings, device: torch.device) -> tuple[DeepMask | MultiPathNet, np.ndarray, list[float]]:
@@ -161,53 +161,42 @@ def time_scene(s: Settings, dtype: torch.dtype, device: torch.device) -> dict:
     """
     first, other = job(s, dtype, device), job(replace(s, model=s.against), dtype, device) if s.against else None
 
-    def once(work: Callable[..., int], counter: FlopCounterMode | None = None) -> tuple[Stopwatch, float, int]:
-        watch, whole = Stopwatch(device, counter), Stopwatch(device)
+    def once(work: Callable[..., int]) -> tuple[float, dict[str, float]]:
+        watch, whole = Stopwatch(device), Stopwatch(device)
         with whole("total"):
-            found = work(timer=watch)
-        return watch, whole.seconds["total"], found
+            work(timer=watch)
+        return whole.seconds["total"], watch.seconds
 
     with FlopCounterMode(display=False) as counter:
-        counted, _, proposals = once(first, counter)  # also the run that warms up
+        proposals = first(timer=(counted := Stopwatch(device, counter)))  # also the run that warms up
     runs = [(once(first), once(other) if other else None) for _ in range(s.repeat)]
-    watch, total, _ = min((run for run, _ in runs), key=lambda run: run[1])
-    stages = {k: {"seconds": v, "gflop": counted.flops[k] / 1e9} for k, v in watch.seconds.items()}
+    total, seconds = min((run for run, _ in runs), key=lambda run: run[0])
+    stages = {k: {"seconds": v, "gflop": counted.flops[k] / 1e9} for k, v in seconds.items()}
     found = {"stages": stages, "total": total, "proposals": proposals}
-    return found | ({"against": min(run[1] for _, run in runs)} if other else {})
+    return found | ({"against": min(run[0] for _, run in runs)} if other else {})
 
 
-class _RandomPatches:
-    """Training batches of noise: `fit` without the time of a sampler."""
-
-    def __init__(self, model: DeepMask, batch: int):
-        g = torch.Generator().manual_seed(0)
-        side, t = model.patch_size + model.context, model.target_size
-        labels = torch.ones(batch)
-        labels[batch * 3 // 4 :] = -1
-        masks = torch.rand(batch, t, t, generator=g) > 0.5
-        images = torch.randn(batch, 3, side, side, generator=g)
-        masks &= (labels > 0)[:, None, None]
-        self.content = PatchBatch(images, masks, labels, torch.zeros(batch, dtype=torch.int64))
-
-    def batch(self, step: int) -> PatchBatch:
-        return self.content
+def _noise(model: DeepMask, batch: int) -> PatchBatch:
+    """A training batch that no sampler has to make; a quarter are negatives."""
+    g = torch.Generator().manual_seed(0)
+    side, t = model.patch_size + model.context, model.target_size
+    labels = torch.ones(batch)
+    labels[batch * 3 // 4 :] = -1
+    masks = (torch.rand(batch, t, t, generator=g) > 0.5) & (labels > 0)[:, None, None]
+    images = torch.randn(batch, 3, side, side, generator=g)
+    return PatchBatch(images, masks, labels, torch.zeros(batch, dtype=torch.int64))
 
 
 def time_training(s: Settings, name: str, device: torch.device) -> dict:
     """Steps of `fit` on batches that are ready, and `forward` alone: seconds per step, patches per second of both."""
     model, *_ = build(s, device)
-    data = _RandomPatches(model, s.batch)
-    images = data.content.images.to(device)
-    best = math.inf
+    patches = _noise(model, s.batch)
+    images = patches.images.to(device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=name == "bf16"):
-        for _ in range(s.repeat + 1):
-            watch = Stopwatch(device)
-            with watch("forward"):
-                model(images)
-            best = min(best, watch.seconds["forward"])
+        best = fastest(lambda: model(images), device, s.repeat)
     config = FitConfig(steps=s.repeat + 1, log_every=1, precision=name)
-    rows = fit(model.train(), data, loss_of(Recipe()), config, progress=False).rows
-    rate = max(row["rate"] for row in rows[1:])  # the first step warms up
+    history = fit(model.train(), SimpleNamespace(batch=lambda step: patches), loss_of(Recipe()), config, progress=False)
+    rate = max(history["rate"][1:])  # the first step warms up
     return {"step_seconds": s.batch / rate, "patches_per_second": rate, "forward_patches_per_second": s.batch / best}
 
 
@@ -218,28 +207,25 @@ def _peak(s: Settings, name: str, device: str, threads: int) -> dict:
     before = _high_water()
     work()
     peak = {"before": before, "peak": _high_water()}
-    if device.startswith("cuda"):
-        peak["device"] = torch.cuda.max_memory_allocated(device)
-    return peak
+    return peak | ({"device": torch.cuda.max_memory_allocated(device)} if device.startswith("cuda") else {})
 
 
 def _high_water() -> int:
     """Bytes: the most memory this process ever held."""
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss would count the parent too, on Linux
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        lines = status.read_text("utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     try:
         import resource
     except ImportError:  # Windows
         return 0
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def peak_memory(s: Settings, name: str, device: torch.device) -> dict:
     """{"before": bytes, "peak": bytes}, and "device" on a GPU, of a fresh process that proposes for one picture."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_peak, s, name, str(device), torch.get_num_threads()).result()
 
 
@@ -253,19 +239,16 @@ def run(s: Settings, *, dtypes: Sequence[str] = tuple(DTYPES), device: torch.dev
     """
     device = torch.device(device)
     machine = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.system(),
-               "processor": platform.machine(), "threads": torch.get_num_threads(), "device": str(device)}  # fmt: skip
-    if device.type == "cuda":
-        machine["gpu"] = torch.cuda.get_device_name(device)
+               "processor": platform.machine(), "threads": torch.get_num_threads(), "device": str(device),
+               **({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})}  # fmt: skip
     result: dict = {"settings": asdict(s), "machine": machine, "dtypes": {}}
     for name in dtypes:
         if name not in DTYPES:
             raise InputError(f"dtype is {name!r}; choose {' or '.join(DTYPES)}")
-        if name == "bf16" and not bf16_is_faster(device):
-            result["dtypes"][name] = {"skipped": "no faster than fp32 here: this machine has no unit for bfloat16"}
-            continue
         detector = s.model in multipathnet.MODELS
-        if detector and name == "bf16":
-            result["dtypes"][name] = {"skipped": "detection computes in fp32"}
+        if name == "bf16" and (detector or not bf16_is_faster(device)):
+            why = "detection computes in fp32" if detector else "no faster than fp32 here: this machine has no unit for bfloat16"
+            result["dtypes"][name] = {"skipped": why}
             continue
         result["dtypes"][name] = {
             "ceiling": ceiling(DTYPES[name], device, s.ceiling),
@@ -285,46 +268,32 @@ def table(result: dict) -> str:
         f"{machine.get('gpu', machine['processor'])}, {machine['threads']} threads, torch {machine['torch']}"
     ]
     for name, part in result["dtypes"].items():
-        lines.append("")
-        if "skipped" in part:
-            lines.append(f"{name}: skipped, {part['skipped']}")
-            continue
-        scene, top = part["scene"], part["ceiling"]
-        lines.append(f"{name}: ceiling {top / 1e9:.0f} GFLOP/s (matrix product of {s['ceiling']})")
-        lines.append(f"  {'stage':12}{'seconds':>9}{'share':>8}{'GFLOP':>9}{'GFLOP/s':>9}{'of ceiling':>12}")
-        rest = scene["total"] - sum(v["seconds"] for v in scene["stages"].values())
-        rows = [*scene["stages"].items(), ("other", {"seconds": rest, "gflop": 0.0})]
-        rows.append(("total", {"seconds": scene["total"], "gflop": sum(v["gflop"] for _, v in rows)}))
-        for stage, v in rows:
-            line = f"  {stage:12}{v['seconds']:9.3f}{v['seconds'] / scene['total']:8.1%}"
-            if v["gflop"]:
-                rate = v["gflop"] / v["seconds"]
-                line += f"{v['gflop']:9.2f}{rate:9.1f}{rate * 1e9 / top:12.1%}"
-            lines.append(line)
-        t, memory = part.get("training"), part["memory"]
-        if t is not None:
-            lines.append(
-                f"  training step of {s['batch']} patches {t['step_seconds']:.2f} s ({1 / t['step_seconds']:.2f} steps/s, "
-                f"{t['patches_per_second']:.1f} patches/s); forward alone {t['forward_patches_per_second']:.1f} patches/s"
-            )
-        else:
-            rois = scene["stages"]["rois"]["seconds"]
-            lines.append(f"  RoI stage {1e3 * rois / scene['proposals']:.2f} ms a proposal")
-        if "against" in scene:
-            ratio = scene["total"] / scene["against"]
-            lines.append(f"  {s['against']} in turns: {scene['against']:.3f} s; {s['model']} takes {ratio:.2f} times that")
-        gpu = f", GPU {memory['device'] / 2**20:.0f} MiB" if "device" in memory else ""
-        peak, before = memory["peak"] / 2**20, memory["before"] / 2**20
-        lines.append(f"  peak memory {peak:.0f} MiB, {before:.0f} before the picture{gpu}")
-        lines += _comparison(s, scene)
+        lines += ["", f"{name}: skipped, {part['skipped']}"] if "skipped" in part else ["", *_measured(name, part, s)]
     return "\n".join(lines)
 
 
-def _comparison(s: dict, scene: dict) -> list[str]:
-    if any(s[k] != v for k, v in asdict(Settings()).items() if k in ("model", "width", "height", "scales", "top_k")):
-        return []
-    return [
-        f"  reference port {REFERENCE['total']:.1f} s (trunk {REFERENCE['trunk']}, masks {REFERENCE['masks']}, pasting "
-        f"{REFERENCE['paste']}), float32, measured on another 2-core machine: "
-        f"{REFERENCE['total'] / scene['total']:.1f} times this total"
-    ]
+def _measured(name: str, part: dict, s: dict) -> Iterator[str]:
+    """Lines about one type."""
+    scene, top, memory = part["scene"], part["ceiling"], part["memory"]
+    yield f"{name}: ceiling {top / 1e9:.0f} GFLOP/s (matrix product of {s['ceiling']})"
+    yield f"  {'stage':12}{'seconds':>9}{'share':>8}{'GFLOP':>9}{'GFLOP/s':>9}{'of ceiling':>12}"
+    rows = {k: (v["seconds"], v["gflop"]) for k, v in scene["stages"].items()}
+    rows["other"] = scene["total"] - sum(seconds for seconds, _ in rows.values()), 0.0
+    rows["total"] = scene["total"], sum(gflop for _, gflop in rows.values())
+    for stage, (seconds, gflop) in rows.items():
+        rate = gflop / seconds if gflop else 0
+        work = f"{gflop:9.2f}{rate:9.1f}{rate * 1e9 / top:12.1%}" if gflop else ""
+        yield f"  {stage:12}{seconds:9.3f}{seconds / scene['total']:8.1%}{work}"
+    if t := part.get("training"):
+        yield (
+            f"  training step of {s['batch']} patches {t['step_seconds']:.2f} s ({1 / t['step_seconds']:.2f} steps/s, "
+            f"{t['patches_per_second']:.1f} patches/s); forward alone {t['forward_patches_per_second']:.1f} patches/s"
+        )
+    else:
+        yield f"  RoI stage {1e3 * rows['rois'][0] / scene['proposals']:.2f} ms a proposal"
+    if other := scene.get("against"):
+        yield f"  {s['against']} in turns: {other:.3f} s; {s['model']} takes {scene['total'] / other:.2f} times that"
+    peak, before, gpu = (memory.get(k, 0) / 2**20 for k in ("peak", "before", "device"))
+    yield f"  peak memory {peak:.0f} MiB, {before:.0f} before the picture" + (f", GPU {gpu:.0f} MiB" if gpu else "")
+    if all(s[k] == getattr(Settings, k) for k in ("model", "width", "height", "scales", "top_k")):
+        yield f"  reference port {REFERENCE[1]}: {REFERENCE[0] / scene['total']:.1f} times this total"
