@@ -12,7 +12,7 @@ from fairseg_lite.cli import build_parser, main
 from tests.cli.conftest import cli, detectors, network, photo, scenes  # noqa: F401  (fixtures)
 from tests.cli.test_help import JOBS, examples
 from tests.official.small import Official, small_deepmask
-from tests.official.tiny_writer import dump
+from tests.official.writer import dump
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("README.md", "ARCHITECTURE.md", "docs/results.md", "docs/your-own-data.md")

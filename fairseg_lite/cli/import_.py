@@ -23,7 +23,7 @@ OFFICIAL = {  # addresses in the READMEs of facebookresearch/deepmask and facebo
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Register `import`."""
     p = command(commands, "import", "make a checkpoint of an official Torch7 file", IMPORT)
-    p.add_argument("file", metavar="FILE", nargs="?", help="a binary or ascii .t7 file")
+    p.add_argument("file", metavar="FILE", nargs="?", help="a .t7 file")
     p.add_argument("--download", choices=OFFICIAL, metavar="NAME", help=f"fetch FAIR's file: {', '.join(OFFICIAL)}")
     p.add_argument("--address", metavar="ADDRESS", help="another address with the same file, for --download")
     p.add_argument("-o", "--out", metavar="OUT", required=True, help="checkpoint to write, NAME.safetensors")
@@ -40,24 +40,24 @@ def _import(a: argparse.Namespace) -> None:
         raise InputError(f"--out is {a.out!r}; a checkpoint's name ends in .safetensors")
 
     from fairseg_lite.models.checkpoints import save_model
-    from fairseg_lite.official.official import import_official
+    from fairseg_lite.official.networks import import_official
     from fairseg_lite.official.reader import Torch7Error
 
     source = Path(a.file) if a.file else _fetched(a.download, a.address, out)
     print(f"reading {source} ({source.stat().st_size / 1e6:.1f} MB)")
     try:
-        found = import_official(source)
+        model = import_official(source)
     except InputError as error:
         if a.download and isinstance(error, Torch7Error):
             source.unlink()
             raise InputError(f"it was no Torch7 file that came, and it is deleted: {error}; try again, or --address") from error
         raise InputError(f"{str(source)!r}: {error}") from error
-    model, how = found.model, {"training": "as trained", "inference": "in inference form"}[found.form]
     model.record = replace(model.record, about={"source": source.name, **model.record.about})
     save_model(out, model)
     numbers = sum(p.numel() for p in model.parameters())
-    if vgg := found.name == "multipathnet_vgg16":
-        layers = "convolutions " + "+".join(str(len(group)) for group in found.kwargs["trunk"]["widths"])
+    record = model.record
+    if record.model == "multipathnet_vgg16":
+        layers = "convolutions " + "+".join(str(len(group)) for group in record.kwargs["trunk"]["widths"])
     else:
         layers = "residual blocks " + "+".join(str(len(x)) for x in (model.trunk.layer1, model.trunk.layer2, model.trunk.layer3))
     if hasattr(model, "patch_size"):
@@ -66,14 +66,12 @@ def _import(a: argparse.Namespace) -> None:
         sizes = (
             f"{model.num_classes} categories, {len(model.classes)} classifiers, {model.pooled} x {model.pooled} cells of a RoI"
         )
-    print(f"{type(model).__name__} {how}: {found.tensors} tensors, {numbers / 1e6:.2f} M parameters, each in its place")
+    print(f"{type(model).__name__}: {record.about['tensors']} tensors, {numbers / 1e6:.2f} M parameters, each in its place")
     print(f"{layers}, {sizes}")
-    if vgg:
-        print(
-            "it wants pictures as Caffe's VGG does (BGR, 0 to 255, less a mean): inference.official_detection, transform='ross'"
-        )
-    if found.config:
-        print("official options: " + ", ".join(f"{k} {v}" for k, v in sorted(found.config.items())))
+    if record.pixels.order == "BGR":
+        print("it takes pictures as Caffe's VGG does (BGR, 0 to 255, less a mean), and makes them so itself")
+    if config := record.about["config"]:
+        print("official options: " + ", ".join(f"{k} {v}" for k, v in sorted(config.items())))
     print(f"{out} written" + (f"; fairseg-lite propose PICTURE -o OUT --model {out}" if hasattr(model, "patch_size") else ""))
 
 

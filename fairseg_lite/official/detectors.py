@@ -6,8 +6,8 @@
     multipathnet  all three  for each region its boxes, pooled levels, 1x1    classes of the first regions, boxes of one more
                   levels     convolution, fc6, fc7
 
-All end with a BBoxNorm, and all come with one classifier or with several (the integral loss). Only the first was released.
-The VGG kinds expect pictures as `detect_official(transform="ross")` makes them: BGR, 0 to 255, less Caffe's mean.
+All end with a BBoxNorm, and all come with one classifier or with several (the integral loss). Only the first was released; of
+the others the official code has made files with random numbers, whose outputs the tests know, and their other forms are refused.
 Source: official `models/resnet.lua`, `models/vgg.lua`, `models/multipathnet.lua`, `models/model_utils.lua`. Lesson: 04, 09.
 """
 
@@ -17,19 +17,23 @@ from typing import Any
 
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import FOVEAL
+from fairseg_lite.geometry.pixels import Pixels
 from fairseg_lite.models.multipathnet import BOX_REGION, levels_seen, multipathnet_resnet18, multipathnet_vgg16
-from fairseg_lite.official.modules import Layer, Mapping, chain, expect, modules, padding_of
+from fairseg_lite.official.modules import Layer, Mapping, chain, expect, modules, padding_of, residual_stage, residual_trunk
 from fairseg_lite.official.reader import Record
-from fairseg_lite.official.trunks import residual_stage, residual_trunk, vgg_trunk
 
 ONE_REGION = "ParallelTable ROIPooling Sequential ConcatTable ParallelTable"
-REGIONS = "ParallelTable ParallelTable ModelParallelTable ConcatTable( ParallelTable)? ParallelTable"
+REGIONS = "ParallelTable ParallelTable ModelParallelTable ConcatTable ParallelTable ParallelTable"
 TOWER = "linear relu linear relu"
+CAFFE = Pixels(mean=(102.9801, 115.9465, 122.7717), std=(1, 1, 1), order="BGR", white=255)  # official RossTransformer
+TORCH = Pixels(  # official ImagenetTransformer
+    mean=(0.48462227599918, 0.45624044862054, 0.40588363755159), std=(0.22889466674951, 0.22446679341259, 0.22495548344775)
+)
 Part = tuple[Any, str]  # a record and its path
 
 
-def map_multipathnet(mapping: Mapping, found: Record) -> tuple[Callable, dict]:
-    """Map a file of any of the kinds: the function that builds ours, and its options."""
+def map_multipathnet(mapping: Mapping, found: Record) -> tuple[Callable, dict, Pixels]:
+    """Map a file of any of the kinds: the function that builds ours, its options, and how it wants its pictures."""
     parts = [(m, f"m.{i}") for i, m in enumerate(modules(found, "m"), 1) if m.kind not in ("View", "ModeSwitch")]
     form = " ".join(m.kind for m, _ in parts)
     if not re.fullmatch(f"{ONE_REGION}|{REGIONS}", form):
@@ -41,13 +45,13 @@ def map_multipathnet(mapping: Mapping, found: Record) -> tuple[Callable, dict]:
     if len(images) != 2:
         raise InputError(f"{pictures[1]} has {len(images)} branches; wanted pictures and boxes")
     trunk = images[0], f"{pictures[1]}.1"
-    if len(inside) > 2 or inside[0][0].kind == "ParallelTable":
-        build, kwargs = multipathnet_vgg16, _regions(mapping, trunk, inside)
+    if len(inside) > 2:
+        build, kwargs, pixels = multipathnet_vgg16, _regions(mapping, trunk, *inside), CAFFE
     elif any(layer.word == "fork" for layer in chain(*trunk)):
-        build, kwargs = multipathnet_resnet18, _resnet(mapping, trunk, *inside)
+        build, kwargs, pixels = multipathnet_resnet18, _resnet(mapping, trunk, *inside), TORCH
     else:
-        build, kwargs = multipathnet_vgg16, _vgg(mapping, trunk, *inside)
-    return build, {**kwargs, **_heads(mapping, heads, norm)}
+        build, kwargs, pixels = multipathnet_vgg16, _vgg(mapping, trunk, *inside), CAFFE
+    return build, {**kwargs, **_heads(mapping, heads, norm)}, pixels
 
 
 def _heads(mapping: Mapping, heads: Part, norm: Part) -> dict:
@@ -88,14 +92,14 @@ def _resnet(mapping: Mapping, trunk_at: Part, pooling: Part, tower_at: Part) -> 
             f"{pooling[1]} pools {cells['pooled']} cells a side and {mean.path} takes the mean of {mean.number('kW')}; "
             "half are wanted"
         )
-    if padding_of(convs) != padding or padding != "zeros" or tower.pop("early") or trunk["stride_in_1x1"]:
-        raise InputError("m: another kind of ResNet than the official one (zeros as padding, strides in 3x3 convolutions)")
+    if padding_of(convs) != padding or padding != "zeros":
+        raise InputError("m: another kind of ResNet than the official one, whose convolutions pad with zeros")
     return {"foveal": False, "skip": False, **cells, "trunk": trunk, "conv5": {**tower, "eps": 0.0}}
 
 
 def _vgg(mapping: Mapping, trunk_at: Part, pooling: Part, tower_at: Part) -> dict:
     """VGG to conv5, RoI pooling, fc6 and fc7: Fast R-CNN, with the integral loss or without."""
-    trunk = vgg_trunk(mapping, *trunk_at, skip=False)
+    trunk = _vgg_trunk(mapping, *trunk_at, skip=False)
     tower = _tower(mapping, expect(*tower_at, TOWER), "regions.0")
     return {"foveal": False, "skip": False, **_pooling(Layer(pooling[1], "", pooling[0]), 16), "trunk": trunk, "tower": tower}
 
@@ -106,80 +110,88 @@ def _tower(mapping: Mapping, layers: list[Layer], region: str) -> dict:
     return {"hidden": layers[0].outputs, "width": layers[2].outputs}
 
 
-def _regions(mapping: Mapping, trunk_at: Part, parts: list[Part]) -> dict:
+def _regions(mapping: Mapping, trunk_at: Part, boxes_at: Part, table_at: Part, parts_at: Part) -> dict:
     """The paper's network: foveal regions, each with its levels, its 1x1 convolution and its tower."""
-    (boxes, boxes_at), (table, table_at), *parts_at = parts
-    trunk = vgg_trunk(mapping, *trunk_at, skip=True)
-    branches = modules(boxes, boxes_at)
+    trunk = _vgg_trunk(mapping, *trunk_at, skip=True)
+    branches, regions = modules(*boxes_at), modules(*table_at)
     if len(branches) != 2:
-        raise InputError(f"{boxes_at} has {len(branches)} branches; wanted features and boxes")
-    expect(branches[1], f"{boxes_at}.2", "foveal swap")
-    regions, own = modules(table, table_at), bool(parts_at)
-    if len(regions) < 2 + own:
-        raise InputError(f"{table_at} has {len(regions)} regions; at least {2 + own} are wanted")
-    found = []
-    for i, region in enumerate(regions):
-        name = "box_region" if own and i == len(regions) - 1 else f"regions.{i}"
-        found.append(_region(mapping, region, f"{table_at}.{i + 1}", name))
-    factors, levels, forms = (list(column) for column in zip(*found, strict=True))
+        raise InputError(f"{boxes_at[1]} has {len(branches)} branches; wanted features and boxes")
+    expect(branches[1], f"{boxes_at[1]}.2", "foveal swap")
+    if len(regions) != len(FOVEAL) + 1:
+        raise InputError(f"{table_at[1]} has {len(regions)} regions; wanted are {len(FOVEAL)} for classes and one for boxes")
+    names = [f"regions.{i}" for i in range(len(FOVEAL))] + ["box_region"]
+    levels = [len(levels_seen(factor, True, "text")) for factor in FOVEAL] + [3]
+    forms = []
+    for i, (region, name, factor, count) in enumerate(zip(regions, names, (*FOVEAL, BOX_REGION), levels, strict=True), 1):
+        forms.append(_region(mapping, region, f"{table_at[1]}.{i}", name, FOVEAL.index(factor) + 1, count))
     if any(form != forms[0] for form in forms):
-        raise InputError(f"{table_at}: its regions differ in more than their factors and levels, or pool in different ways")
-    boxes_see, width = 3, forms[0]["tower"]["width"]
-    if own:
-        boxes_see = levels.pop()
-        if (last := factors.pop()) != BOX_REGION:
-            raise InputError(f"{table_at}.{len(regions)}, for the boxes, sees {last:g}x; ours sees {BOX_REGION:g}x")
-        _narrows(*parts_at, [len(factors) * width, width])
-    sees = [way for way in ("text", "figure") if levels == [len(levels_seen(f, True, way)) for f in factors]]
-    if not sees or boxes_see != 3:
-        counts = ", ".join(map(str, levels)) + (f" levels, and the boxes' {boxes_see}" if own else " levels")
-        raise InputError(
-            f"{table_at}: its regions see {counts}; official is 3 up to 1x, 2 up to 2x, 1 beyond, or 3, and the boxes' 3"
-        )
-    return {
-        "foveal": factors, "skip": True, "sees": sees[0], "box_tower": "own" if own else "joined", "trunk": trunk,
-        "frozen": 5 if trunk_at[0].kind == "NoBackprop" else 2, **forms[0],
-    }  # fmt: skip
+        raise InputError(f"{table_at[1]}: its regions differ in more than their factors and levels, or pool in different ways")
+    width = forms[0]["tower"]["width"]
+    _narrows(*parts_at, [len(FOVEAL) * width, width])
+    return {"foveal": True, "skip": True, "trunk": trunk, "frozen": 5 if trunk_at[0].kind == "NoBackprop" else 2, **forms[0]}
 
 
-def _region(mapping: Mapping, found: Any, path: str, name: str) -> tuple[float, int, dict]:
-    """Map one region: the factor, the number of levels, and what it must have in common with the others."""
-    boxes, pools, *mix, fc6, relu6, fc7, relu7 = expect(found, path, f"fork fork join (times )?conv {TOWER}")
+def _region(mapping: Mapping, found: Any, path: str, name: str, index: int, count: int) -> dict:
+    """Map a region that takes the foveal boxes of this index and pools so many levels; what it has in common with the others."""
+    boxes, pools, join, times, conv, *tower = expect(found, path, f"fork fork join times conv {TOWER}")
     which = modules(boxes.record, boxes.path)[-1:]
     (select,) = expect(which[0] if which else None, f"{boxes.path}.2", "which")
-    if not 1 <= (index := select.number("index")) <= len(FOVEAL):
-        raise InputError(f"{select.path} takes region {index}; there are 1 to {len(FOVEAL)}")
-    select.check(dimension=1)
-    mix[0].check(dimension=2)
-    forms, levels = [], modules(pools.record, pools.path)
-    if not 1 <= len(levels) <= 3:
-        raise InputError(f"{pools.path} pools {len(levels)} levels; there are conv5, conv4 and conv3")
+    select.check(dimension=1, index=index)
+    join.check(dimension=2)
+    levels, cells = modules(pools.record, pools.path), []
+    if len(levels) != count:
+        raise InputError(f"{pools.path} pools {len(levels)} levels; official are {count} here, of conv5, conv4 and conv3")
     for i, pool in enumerate(levels):  # conv5 first, in ours, too
-        level, roi, scaled = expect(pool, f"{pools.path}.{i + 1}", "fork roi (normalise|times)")
+        level, roi, _ = expect(pool, f"{pools.path}.{i + 1}", "fork roi normalise")
         picked = modules(level.record, level.path)[:1]
         (table,) = expect(picked[0] if picked else None, f"{level.path}.1", "which")
         table.check(index=i + 1)
-        if scaled.word == "times":
-            scaled.check(constant_scalar=(1, 1 / 30, 1 / 200)[i])
-        forms.append({**_pooling(roi, 16 >> i), "normalise": scaled.word == "normalise"})
-    if any(form != forms[0] for form in forms) or forms[0]["normalise"] != (len(mix) == 3):
-        raise InputError(f"{path}: its levels must all be normalised and then multiplied, or none; and pooled alike")
-    mapping.weighted(mix[-1], f"{name}.mix.conv")
-    form = {**forms[0], "mixed": mix[-1].outputs, "tower": _tower(mapping, [fc6, relu6, fc7, relu7], name)}
-    if len(mix) == 3:
-        scale = mix[1].record.fields.get("constant_scalar")
-        if not isinstance(scale, int | float) or not 0 < scale < 1e6:
-            raise InputError(f"{mix[1].path}: constant_scalar is {scale!r}; normalised levels are multiplied by 1000 or so")
-        form["skip_scale"] = float(scale)
-    return FOVEAL[index - 1], len(forms), form
+        cells.append(_pooling(roi, 16 >> i))
+    scale = times.record.fields.get("constant_scalar")
+    if any(c != cells[0] for c in cells) or not isinstance(scale, int | float) or not 0 < scale < 1e6:
+        raise InputError(f"{path}: its levels must be pooled alike, and multiplied by 1000 or so; here by {scale!r}")
+    mapping.weighted(conv, f"{name}.mix.conv")
+    return {**cells[0], "mixed": conv.outputs, "skip_scale": float(scale), "tower": _tower(mapping, tower, name)}
 
 
-def _narrows(at: Part, lengths: list[int]) -> None:
+def _narrows(found: Record, path: str, lengths: list[int]) -> None:
     """What the heads get: the first numbers are the classes', the rest is the boxes'."""
-    start = 1
-    for i, (record, length) in enumerate(zip(modules(*at), lengths, strict=False), 1):
-        (part,) = expect(record, f"{at[1]}.{i}", "part")
+    parts, start = modules(found, path), 1
+    if len(parts) != 2:
+        raise InputError(f"{path} has {len(parts)} parts; wanted the classes' and the boxes'")
+    for i, (record, length) in enumerate(zip(parts, lengths, strict=True), 1):
+        (part,) = expect(record, f"{path}.{i}", "part")
         part.check(dimension=2, index=start, length=length)
         start += length
-    if len(modules(*at)) != 2:
-        raise InputError(f"{at[1]} has {len(modules(*at))} parts; wanted the classes' and the boxes'")
+
+
+def _vgg_trunk(mapping: Mapping, found: Any, path: str, skip: bool) -> dict:
+    """Map VGG up to conv5; its options. With `skip` conv4 and conv5 hang on forks that pass the level before on as well."""
+    first = "conv relu( conv relu)*( halve( conv relu)+)"
+    layers = expect(found, path, first + ("{2} fork fork flatten" if skip else "{4}"))
+    if skip:
+        *layers, fork4, fork5, _ = layers
+        conv4, to5 = _fork(fork4)[0], _fork(fork5)[0]
+        (inner,) = expect(to5[0], to5[1], "fork")
+        conv5 = _fork(inner)[0]
+        layers += [*expect(*conv4, "halve( conv relu)+"), *expect(*conv5, "halve( conv relu)+")]
+    groups, halves = [[]], [layer for layer in layers if layer.word == "halve"]
+    for i, layer in enumerate(layers):  # our modules have the same order
+        if layer.word == "halve":
+            groups.append([])
+        elif layer.word == "conv":
+            mapping.weighted(layer, f"trunk.features.{i}")
+            groups[-1].append(layer)
+    if len(rounding := {bool(layer.number("ceil_mode")) for layer in halves}) != 1:
+        raise InputError(f"{path}: some poolings round sizes up and some down; one is wanted for all")
+    convs = [conv for group in groups for conv in group]
+    return {"widths": [[c.outputs for c in group] for group in groups], "padding": padding_of(convs), "ceil": rounding.pop()}
+
+
+def _fork(layer: Layer) -> tuple[tuple[Any, str], tuple[Any, str]]:
+    """The two branches of a fork, of which the second passes on what comes in; each with its path."""
+    branches = modules(layer.record, layer.path)
+    if len(branches) != 2:
+        raise InputError(f"{layer.path}: {len(branches)} branches; two are wanted, and the second changes nothing")
+    expect(branches[1], f"{layer.path}.2", "")
+    return (branches[0], f"{layer.path}.1"), (branches[1], f"{layer.path}.2")

@@ -1,11 +1,13 @@
 """Torch7 modules as chains of layers, and the book of which official tensor becomes which of ours.
 
 The file's records are not trusted to be what they say: `expect` compares a module's layers with a pattern, `Mapping` lends each
-tensor once and compares its shape with ours, and `leftovers` names what nobody asked for.
+tensor once and compares its shape with ours, and `leftovers` names what nobody asked for. The ResNet that all released files
+share is mapped here, too: its depth, widths, padding and strides are read off the modules and come back as options.
 """
 
 import math
 import re
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -211,6 +213,54 @@ def expect(record: Any, path: str, pattern: str) -> list[Layer]:
     if not re.fullmatch(pattern, words):
         raise InputError(f"{path} is made of [{words}]; the official one of [{pattern}]")
     return layers
+
+
+def residual_trunk(mapping: Mapping, found: Any, path: str, prefix: str, end: str) -> tuple[dict, str]:
+    """Map the ResNet up to conv4, after which come layers of the pattern `end`; its options and its padding."""
+    layers = expect(found, path, rf"conv (affine )?relu (pool )?(fork add relu)( fork add relu)*{end}")
+    stem, folded = layers[0], layers[1].word != "affine"
+    mapping.normed(stem, None if folded else layers[1], f"{prefix}conv1", f"{prefix}bn1")
+    forks = [layer for layer in layers if layer.word == "fork"]
+    stages = [list(group) for _, group in groupby(forks, key=lambda fork: fork.path.rsplit(".", 2)[0])]
+    if len(stages) != 3:
+        raise InputError(f"{path}: {len(stages)} stages of residual blocks; three are wanted (official trunks end with conv4)")
+    found = [residual_stage(mapping, stage, f"{prefix}layer{i}") for i, stage in enumerate(stages, 1)]
+    forms, convs = [form for form, _ in found], [stem, *(conv for _, convs in found for conv in convs)]
+    if len({form["block"] for form in forms}) != 1:
+        raise InputError(f"{path}: its stages have blocks of different kinds")
+    trunk = {name: [form[key] for form in forms] for name, key in (("depths", "depth"), ("inner", "inner"), ("out", "width"))}
+    trunk |= {"block": forms[0]["block"], "stem": [stem.number("kW"), stem.outputs], "eps": 0.0}
+    trunk |= {"stem_pool": any(layer.word == "pool" for layer in layers)}
+    return trunk, padding_of(convs)
+
+
+def residual_stage(mapping: Mapping, forks: list[Layer], name: str) -> tuple[dict, list[Layer]]:
+    """Map the residual blocks of one stage; what they have in common, and their convolutions."""
+    forms, convs = [], []
+    for b, fork in enumerate(forks):
+        branches = modules(fork.record, fork.path)
+        if len(branches) != 2:
+            raise InputError(f"{fork.path}: {len(branches)} branches; a residual block has two")
+        body = expect(branches[0], f"{fork.path}.1", "conv (affine )?relu conv( affine)?( relu conv( affine)?)?")
+        shortcut = expect(branches[1], f"{fork.path}.2", "(conv( affine)?)?")
+        for i, (conv, affine) in enumerate(pairs := _pairs(body), 1):
+            mapping.normed(conv, affine, f"{name}.{b}.conv{i}", f"{name}.{b}.bn{i}")
+        for conv, affine in _pairs(shortcut):
+            mapping.normed(conv, affine, f"{name}.{b}.downsample.0", f"{name}.{b}.downsample.1")
+        first, last = pairs[0][0], pairs[-1][0]
+        forms.append((len(pairs), first.outputs, last.outputs))
+        convs += [conv for conv, _ in pairs]
+    if len(set(forms)) != 1:
+        raise InputError(f"{forks[0].path}: the residual blocks of this stage differ in their widths")
+    count, inner, width = forms[0]
+    block = {2: "basic", 3: "bottleneck"}[count]
+    return {"depth": len(forks), "inner": inner, "width": width, "block": block}, convs
+
+
+def _pairs(layers: list[Layer]) -> list[tuple[Layer, Layer | None]]:
+    """Each convolution with the norm behind it, if there is one."""
+    after = zip(layers, [*layers, None][1:], strict=True)
+    return [(x, y if y and y.word == "affine" else None) for x, y in after if x.word == "conv"]
 
 
 def leftovers(found: Record, used: set[tuple[int, str]]) -> list[str]:

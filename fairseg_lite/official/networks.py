@@ -2,56 +2,40 @@
 
     load(file) -> records of modules -> chains of layers -> sizes and options -> our network, with their numbers
 
-Nothing is known beforehand but the layout: the sizes, the depth of the trunk, its padding and the form (as trained, or turned
-into convolutions by `inference()`) are read off the modules. A layer where none belongs, a tensor left over or one that is
-missing is an error that names its path, such as `trunk.5.1.1.1.4.2.weight` (official `model.trunk.modules[5].modules[1]...`).
+Nothing is known beforehand but the layout: the sizes, the depth of the trunk and its padding are read off the modules. A layer
+where none belongs, a tensor left over or one that is missing is an error that names its path, such as
+`trunk.5.1.1.1.4.2.weight` (official `model.trunk.modules[5].modules[1]...`).
 Our network is first built without memory, so that a file with absurd sizes is refused before anything is allocated.
 
 Official names: inn.ConstAffine and nn.SpatialConstDiagonal (a, b) are our fixed norms; km, ks: k; config: kept as it is.
-The MultiPathNet family (multipathnet.py): ResNet-18 as FAIR released it for COCO, Fast R-CNN with VGG, and the paper's network.
+The MultiPathNet family (detectors.py): ResNet-18 as FAIR released it for COCO, Fast R-CNN with VGG, and the paper's network.
 Source: official `DeepMask.lua`, `SharpMask.lua`, `modelUtils.lua`. Lesson: 04.
 """
 
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import nn
 
 from fairseg_lite.errors import InputError
 from fairseg_lite.models.deepmask import deepmask_resnet50
+from fairseg_lite.models.network import Network
 from fairseg_lite.models.sharpmask import sharpmask_resnet50
-from fairseg_lite.official.modules import Mapping, chain, expect, leftovers, modules, padding_of
-from fairseg_lite.official.multipathnet import map_multipathnet
+from fairseg_lite.official.detectors import map_multipathnet
+from fairseg_lite.official.modules import Mapping, chain, expect, leftovers, modules, padding_of, residual_trunk
 from fairseg_lite.official.reader import Record, Table, load
-from fairseg_lite.official.trunks import residual_trunk
-
-LINEAR = "(linear|conv)"  # as trained, or in inference form
 
 
-class Imported(NamedTuple):
-    """A network of ours with official weights, and what `save_model` needs to keep it.
-
-    name and kwargs build it again; form is "training" or "inference"; config is the official one; tensors were used.
-    """
-
-    model: nn.Module
-    name: str
-    kwargs: dict
-    form: str
-    config: dict
-    tensors: int
-
-
-def import_official(path: str | Path) -> Imported:
+def import_official(path: str | Path) -> Network:
     """Read an official file and make it a network of ours, in evaluation mode and float32.
 
     Args:
         path: what `torch.save` wrote: {model = nn.DeepMask or nn.SharpMask, config = ...}, or MultiPathNet's nn.Sequential.
     Returns:
-        Imported; its model's dtype is float32 whatever the file's is.
+        The network, float32 whatever the file's numbers are; its record builds it again, and says in `about` what the official
+        options ("config") were and how many tensors ("tensors") the file had.
     Raises:
         Torch7Error: the file is damaged.
         InputError: another network, or tensors that are missing, left over, of another shape, or not finite.
@@ -60,18 +44,19 @@ def import_official(path: str | Path) -> Imported:
     return from_object(load(path))
 
 
-def from_object(found: Any) -> Imported:
+def from_object(found: Any) -> Network:
     """As `import_official`, from what the reader returned."""
     config = {}
     if isinstance(found, Table):
         config, found = _plain(found.get("config")), found.get("model")
-    mapping, kind, form = Mapping(), found.kind if isinstance(found, Record) else type(found).__name__, "training"
+    mapping, traits, kind = Mapping(), {}, found.kind if isinstance(found, Record) else type(found).__name__
     if kind == "DeepMask":
         build, kwargs = deepmask_resnet50, _deepmask(mapping, found, config, "maskBranch", "")
     elif kind == "SharpMask":
         build, kwargs = sharpmask_resnet50, _sharpmask(mapping, found, config)
     elif kind == "Sequential" and [m.kind for m in modules(found, "m")[:1]] == ["ParallelTable"]:
-        kind, (build, kwargs) = "MultiPathNet", map_multipathnet(mapping, found)
+        kind, (build, kwargs, pixels) = "MultiPathNet", map_multipathnet(mapping, found)
+        traits = {"pixels": pixels, "short_side": 800, "max_side": 1000}  # of the official COCO script
     else:
         raise InputError(f"the file holds a {kind}; wanted an official DeepMask, SharpMask or MultiPathNet")
     if unused := leftovers(found, mapping.used):
@@ -79,23 +64,21 @@ def from_object(found: Any) -> Imported:
     with torch.device("meta"):
         model = build(**kwargs)
     mapping.fill(model)
-    if kind != "MultiPathNet" and chain(found.fields["trunk"], "trunk")[-1].word == "conv":
-        form = "inference"
-    model.record = replace(model.record, about={"form": form, "config": config})
-    return Imported(model.eval(), build.__name__, kwargs, form, config, len(mapping.used))
+    model.record = replace(model.record, **traits, about={"config": config, "tensors": len(mapping.used)})
+    return model.eval()
 
 
 def _deepmask(mapping: Mapping, found: Record, config: dict, mask: str, prefix: str) -> dict:
     """Map trunk, mask and score; the options that build a network of that form."""
-    trunk, padding = residual_trunk(mapping, found.fields.get("trunk"), "trunk", f"{prefix}trunk.", f" conv relu {LINEAR}")
+    trunk, padding = residual_trunk(mapping, found.fields.get("trunk"), "trunk", f"{prefix}trunk.", " conv relu linear")
     layers = chain(found.fields["trunk"], "trunk")
     reduce, embed = layers[-3], layers[-1]
     mapping.weighted(reduce, f"{prefix}reduce")
     mapping.weighted(embed, f"{prefix}embed")
     features, embedding = reduce.outputs, embed.outputs
     grid = max(math.isqrt(embed.tensor("weight").size // (embedding * features)), 1)  # its shape is looked at in the end
-    masks = expect(found.fields.get(mask), mask, f"{LINEAR}( resize)?")
-    scores = expect(found.fields.get("scoreBranch"), "scoreBranch", f"{LINEAR} relu {LINEAR}")
+    masks = expect(found.fields.get(mask), mask, "linear( resize)?")
+    scores = expect(found.fields.get("scoreBranch"), "scoreBranch", "linear relu linear")
     mapping.weighted(masks[0], f"{prefix}mask")
     mapping.weighted(scores[0], f"{prefix}score.1")
     mapping.weighted(scores[2], f"{prefix}score.4")
@@ -111,7 +94,7 @@ def _deepmask(mapping: Mapping, found: Record, config: dict, mask: str, prefix: 
     if any(not isinstance(c, int) or not -8 < c < 0 for c in crop):
         raise InputError(f"trunk: a border of {crop} cells is cut off; 1 to 7 are possible")
     return {
-        "padding": padding, "stride_in_1x1": trunk.pop("stride_in_1x1"), "trunk": trunk, "patch_size": patch_size,
+        "padding": padding, "trunk": trunk, "patch_size": patch_size,
         "context": 32 * -sum(crop) or 32, "mask_size": mask_size, "target_size": target, "features": features,
         "embedding": embedding, "score_hidden": scores[0].outputs,
     }  # fmt: skip
@@ -120,7 +103,7 @@ def _deepmask(mapping: Mapping, found: Record, config: dict, mask: str, prefix: 
 def _sharpmask(mapping: Mapping, found: Record, config: dict) -> dict:
     """Map the DeepMask inside and the refinement; the options that build a network of that form.
 
-    The lateral parts are taken from `neths`: the inference form has removed them from `refs`, which name the rest.
+    `refs` name the parts of `neths` and `netvs` again; only what comes after them is theirs.
     """
     deepmask = _deepmask(mapping, found, config, "maskBranchDM", "deepmask.")
     tables = {name: found.fields.get(name) for name in ("refs", "neths", "netvs")}

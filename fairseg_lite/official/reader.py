@@ -1,4 +1,4 @@
-"""Torch7's `.t7` files, binary and ascii, read into plain Python without executing anything in them.
+"""Torch7's binary `.t7` files, read into plain Python without executing anything in them.
 
     Lua                          here
     nil, boolean, string         None, bool, str (bytes that are no UTF-8 are kept as surrogates)
@@ -14,27 +14,39 @@ A file is not trusted. Every length is compared with what is left of the file be
 walked with a list instead of the interpreter's stack, and what does not fit is a `Torch7Error` that says at which byte.
 A number costs the file 12 bytes and us some 100, so memory stays in proportion to the file; arrays cost nothing at all.
 
-Longs of 8 bytes are tried first, then of 4: no file says which it has.
-Source: torch7 `File.lua`, `DiskFile`, `generic/Tensor.c`, `generic/Storage.c`; tds `hash.lua`, `vec.lua`; cutorch for Cuda names.
+All numbers are little-endian and a C long has 8 bytes, as in every file that was released; ascii files are refused.
+Source: torch7 `File.lua`, `DiskFile`, `generic/Tensor.c`, `generic/Storage.c`; cutorch for Cuda names.
 """
 
 import math
 import mmap
 import re
+import struct
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from fairseg_lite.official.source import ELEMENTS, Ascii, Binary, Torch7Error
+from fairseg_lite.errors import InputError
+
+ELEMENTS = {
+    "Byte": "u1", "Char": "i1", "Short": "<i2", "Int": "<i4", "Long": "<i8", "Float": "<f4", "Double": "<f8", "Half": "<f2",
+}  # fmt: skip
 
 DEPTH = 10_000  # objects in objects
 DIMENSIONS = 32
 REPEATED = 2**20  # elements a tensor may have beyond its storage's and the file's bytes, where a stride of 0 repeats them
 ARRAY = re.compile(rf"torch\.(Cuda)?({'|'.join(ELEMENTS)})?(Tensor|Storage)")
-HASH, VECTOR = ("tds.Hash", "tds_hash"), ("tds.Vec", "tds_vec")
+
+
+class Torch7Error(InputError):
+    """The file is no whole Torch7 file; `offset` is the byte where that shows."""
+
+    def __init__(self, problem: str, offset: int):
+        super().__init__(f"{problem} (at byte {offset})")
+        self.offset = offset
 
 
 class Table(dict):
@@ -68,12 +80,11 @@ class Function:
     size: int
 
 
-def load(path: str | Path, *, long_size: int | None = None) -> Any:
+def load(path: str | Path) -> Any:
     """The object in a file. The file is mapped: arrays are views of it, and only what is looked at comes to memory.
 
     Args:
-        path: a binary or ascii `.t7` file; do not change it while arrays of it are in use.
-        long_size: bytes of a C long, 8 or 4; None tries both.
+        path: a binary `.t7` file; do not change it while arrays of it are in use.
     Returns:
         The object, as in the table above.
     Raises:
@@ -84,19 +95,18 @@ def load(path: str | Path, *, long_size: int | None = None) -> Any:
     with open(path, "rb") as f:
         if not f.seek(0, 2):
             raise Torch7Error(f"{str(path)!r} is empty", 0)
-        data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-    return loads(data, long_size=long_size)
+        return loads(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def loads(data: bytes | mmap.mmap, *, long_size: int | None = None) -> Any:
+def loads(data: bytes | mmap.mmap) -> Any:
     """The object in bytes, as `load`.
 
     Example:
-        >>> loads(b"3\\n1\\n1\\n2\\n5\\nscale\\n1\\n0.25\\n")
-        Table('scale')
-        >>> loads(b"2\\n900\\nshort\\n")
+        >>> loads(bytes.fromhex("02000000 05000000") + b"scale")
+        'scale'
+        >>> loads(bytes.fromhex("02000000 84030000") + b"short")
         Traceback (most recent call last):
-        fairseg_lite.official.source.Torch7Error: a string of 900 bytes, 6 are left (at byte 6)
+        fairseg_lite.official.reader.Torch7Error: a string of 900 bytes, 5 are left (at byte 8)
 
     """
     if len(data) < 4:
@@ -104,24 +114,48 @@ def loads(data: bytes | mmap.mmap, *, long_size: int | None = None) -> Any:
     if bytes(data[:2]) == b"\x1f\x8b":
         raise Torch7Error("compressed with gzip; unpack it first (gunzip)", 0)
     if bytes(data[1:4]) != b"\0\0\0":
-        return _Parser(Ascii(data)).root()
-    faults = []
-    for size in (8, 4) if long_size is None else (long_size,):
-        source = Binary(data, size)
-        try:
-            return _Parser(source).root()
-        except Torch7Error as error:
-            faults.append((source.at, error))
-            if not source.longs:
-                break  # with the other size it would read the same
-    raise max(faults, key=lambda fault: fault[0])[1]  # of the two, the reading that went further
+        raise Torch7Error("no binary Torch7 file; of an ascii one make another in Torch7, torch.save(name, object)", 0)
+    return _Parser(data).root()
 
 
 class _Parser:
-    """Objects from a source of numbers. Each kind of object is a generator that yields wherever it needs an object inside."""
+    """Objects from bytes. Each kind of object is a generator that yields wherever it needs an object inside."""
 
-    def __init__(self, source: Binary):
-        self.source, self.known, self.kinds = source, {}, {}
+    def __init__(self, data: bytes | mmap.mmap):
+        self.data, self.at, self.known, self.kinds = data, 0, {}, {}
+
+    @property
+    def left(self) -> int:
+        return len(self.data) - self.at
+
+    def fail(self, problem: str) -> NoReturn:
+        raise Torch7Error(problem, self.at)
+
+    def skip(self, size: int, what: str) -> int:
+        """Step over some bytes; their offset."""
+        if not 0 <= size <= self.left:
+            self.fail(f"{what} of {size} bytes, {self.left} are left")
+        self.at += size
+        return self.at - size
+
+    def number(self, code: str, what: str) -> int | float:
+        return struct.unpack_from("<" + code, self.data, self.skip(struct.calcsize(code), what))[0]
+
+    def integer(self) -> int:
+        return self.number("i", "an int")
+
+    def long(self) -> int:
+        return self.number("q", "a long")
+
+    def text(self, what: str) -> str:
+        size = self.integer()
+        start = self.skip(size, what)
+        return bytes(self.data[start : start + size]).decode("utf-8", "surrogateescape")
+
+    def array(self, element: str) -> np.ndarray:
+        count, dtype = self.long(), np.dtype(ELEMENTS[element])
+        start = self.skip(count * dtype.itemsize, f"a storage of {count} {element} elements")
+        return np.frombuffer(self.data, dtype, count, start) if count else np.empty(0, dtype)
 
     def root(self) -> Any:
         """The one object of the file: a list of unfinished objects takes the place of recursion."""
@@ -137,37 +171,29 @@ class _Parser:
                     self.fail(f"objects are nested deeper than {DEPTH}")
                 unfinished.append(self.object())
                 value = None
-        self.source.finish()
+        if self.left:
+            self.fail(f"{self.left} bytes follow the object")
         return value
 
-    def fail(self, problem: str) -> None:
-        raise Torch7Error(problem, self.source.at)
-
-    def count(self, what: str, size: int, smallest: int) -> int:
-        """A number of things of which each takes at least `smallest` bytes."""
-        if not 0 <= size * smallest <= self.source.left:
-            self.fail(f"{what} {size} entries, {self.source.left} bytes are left")
-        return size
-
     def object(self) -> Generator[None, Any, Any]:
-        source, start = self.source, self.source.at
-        kind = source.int()
+        start = self.at
+        kind = self.integer()
         if kind == 0:
             return None
         if kind == 1:
-            value = source.double()
+            value = self.number("d", "a double")
             return int(value) if value.is_integer() else value
         if kind == 2:
             return self.text("a string")
         if kind == 5:
-            if (value := source.int()) not in (0, 1):
+            if (value := self.integer()) not in (0, 1):
                 raise Torch7Error(f"a boolean is {value}", start)
             return value == 1
         if kind == 6:  # a function of old files, without an index
             return (yield from self.function(None))
         if kind not in (3, 4, 7, 8):
             raise Torch7Error(f"{kind} is no type of object", start)
-        index = source.int()
+        index = self.integer()
         if self.kinds.setdefault(index, kind) != kind:
             raise Torch7Error(f"object {index} is of type {self.kinds[index]} and called {kind}", start)
         if index in self.known:
@@ -176,26 +202,19 @@ class _Parser:
             return (yield from self.table(index))
         return (yield from (self.instance(index) if kind == 4 else self.function(index)))
 
-    def text(self, what: str) -> str:
-        return self.source.bytes(self.source.int(), what).decode("utf-8", "surrogateescape")
-
     def function(self, index: int | None) -> Generator[None, Any, Function]:
-        size = self.source.int()
-        offset = self.source.at
-        self.source.bytes(size, "a function")
-        self.known[index] = found = Function(offset, size)
+        size = self.integer()
+        self.known[index] = found = Function(self.skip(size, "a function"), size)
         yield  # the variables it closes over
         return found
 
     def table(self, index: int) -> Generator[None, Any, Table]:
-        size = self.count("a table of", self.source.int(), 2 * self.source.smallest)
+        size = self.integer()
+        if not 0 <= 8 * size <= self.left:  # a key and a value take 4 bytes or more
+            self.fail(f"a table of {size} entries, {self.left} bytes are left")
         self.known[index] = found = Table()
-        yield from self.entries(found, size)
-        return found
-
-    def entries(self, found: Table, size: int) -> Generator[None, Any, None]:
         for _ in range(size):
-            start = self.source.at
+            start = self.at
             key = yield
             value = yield
             if key is None or (isinstance(key, float) and math.isnan(key)):
@@ -204,9 +223,10 @@ class _Parser:
                 key = Record(type(key).__name__, 0, Table(value=key))
             if value is not None:
                 found[key] = value
+        return found
 
     def instance(self, index: int) -> Generator[None, Any, Any]:
-        name, version, start = self.text("a class name"), 0, self.source.at
+        name, version, start = self.text("a class name"), 0, self.at
         if found := re.fullmatch(r"V (\d{1,9})", name):
             name, version = self.text("a class name"), int(found[1])
         if len(name) > 256 or not name.isprintable():
@@ -216,53 +236,31 @@ class _Parser:
             if not found[1] and not found[2]:
                 raise Torch7Error(f"{name} is no class of numbers", start)
             if found[3] == "Storage":
-                self.known[index] = array = self.source.array(element, self.source.long())
+                self.known[index] = array = self.array(element)
             else:
                 array = yield from self.tensor(index, element)
             return array
-        if name in HASH + VECTOR:
-            return (yield from self.collection(index, name in HASH))
         self.known[index] = record = Record(name, version)
         body = yield  # every class of Lua's side writes its fields as one table
         record.fields = body if isinstance(body, dict) else Table({"value": body})
         return record
 
-    def collection(self, index: int, is_hash: bool) -> Generator[None, Any, Table]:
-        """The tables of the package tds, which live outside Lua's memory."""
-        smallest = self.source.smallest * (1 + is_hash)
-        size = self.count("a tds collection of", self.source.long(), smallest)
-        self.known[index] = found = Table()
-        if is_hash:
-            yield from self.entries(found, size)
-        else:
-            for i in range(size):
-                value = yield
-                if value is not None:
-                    found[i + 1] = value
-        return found
-
     def tensor(self, index: int, element: str) -> Generator[None, Any, np.ndarray]:
-        source, start = self.source, self.source.at
-        rank = source.int()
+        start = self.at
+        rank = self.integer()
         if not 0 <= rank <= DIMENSIONS:
             self.fail(f"a tensor of {rank} dimensions")
-        sizes, strides = self.longs(rank), self.longs(rank)
-        first = source.long() - 1
+        sizes, strides = ([self.long() for _ in range(rank)] for _ in range(2))
+        first = self.long() - 1
         self.known[index] = None  # no storage holds its own tensor
         storage = yield
         itemsize = np.dtype(ELEMENTS[element]).itemsize
         if storage is None:
             storage = np.empty(0, ELEMENTS[element])
-        wide = element == "Long" and source.long_size == 4
-        if not isinstance(storage, np.ndarray) or storage.ndim != 1 or (storage.itemsize != itemsize and not wide):
+        if not isinstance(storage, np.ndarray) or storage.ndim != 1 or storage.itemsize != itemsize:
             raise Torch7Error(f"the storage of a {element} tensor is a {type(storage).__name__}", start)
         self.known[index] = found = self.view(storage, sizes, strides, first, start)
         return found
-
-    def longs(self, count: int) -> list[int]:
-        if not isinstance(self.source, Ascii):
-            return [self.source.long() for _ in range(count)]
-        return list(self.source.words(int, count, "a long")) if count else []
 
     def view(self, storage: np.ndarray, sizes: list[int], strides: list[int], first: int, start: int) -> np.ndarray:
         """The tensor in its storage, once it is clear that all of it lies there."""
@@ -273,7 +271,7 @@ class _Parser:
         count, last = math.prod(sizes), first + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
         if last >= len(storage):
             raise Torch7Error(f"a tensor reaches element {last + 1} of a storage of {len(storage)}", start)
-        if count > max(len(storage), len(self.source.data), REPEATED):
+        if count > max(len(storage), len(self.data), REPEATED):
             raise Torch7Error(f"a tensor repeats {len(storage)} elements to {count}", start)
         steps = [s * storage.itemsize if n > 1 else storage.itemsize for n, s in zip(sizes, strides, strict=True)]
         return np.lib.stride_tricks.as_strided(storage[first:], sizes, steps, writeable=False)

@@ -9,7 +9,7 @@ from fairseg_lite.models.checkpoints import load_model
 from tests.data.test_download import server  # noqa: F401  (a fixture)
 from tests.official.small import Official, small_deepmask, small_sharpmask
 from tests.official.small_vgg import OfficialVGG, small_vgg
-from tests.official.tiny_writer import dump
+from tests.official.writer import dump
 
 
 @pytest.fixture
@@ -25,14 +25,14 @@ def test_a_file_becomes_a_checkpoint(cli, file, tmp_path, photo):
     code, said, err = cli("import", file, "-o", out)
     assert (code, err) == (0, [])
     assert said[0].startswith(f"reading {file} (")
-    assert said[1].startswith("SharpMask as trained: ") and said[1].endswith("each in its place")
+    assert said[1].startswith("SharpMask: ") and said[1].endswith("each in its place")
     assert said[2] == "residual blocks 2+1+1, patch 32 px, masks 32 x 32"
     assert "iSz 32" in said[3] and "km 16" in said[3]
     model = load_model(out, kind="SharpMask")
     x = torch.zeros(1, 3, 64, 64)
     assert torch.equal(model(x).masks, small_sharpmask()(x).masks)
     about = model.record.about
-    assert (about["source"], about["form"], about["config"]["oSz"]) == ("model.t7", "training", 8)
+    assert (about["source"], about["config"]["oSz"]) == ("model.t7", 8)
     code, _, _ = cli("propose", photo, "-o", tmp_path / "found", "--model", out)
     assert code == 0 and (tmp_path / "found").is_dir()
 
@@ -41,9 +41,9 @@ def test_multipathnet_with_vgg(cli, tmp_path):
     path, out = tmp_path / "model.t7", tmp_path / "vgg.safetensors"
     path.write_bytes(dump(OfficialVGG().vgg(small_vgg("multipathnet"))))
     code, said, err = cli("import", path, "-o", out)
-    assert (code, err) == (0, []) and said[1].startswith("MultiPathNet as trained: ")
+    assert (code, err) == (0, []) and said[1].startswith("MultiPathNet: ")
     assert said[2] == "convolutions 2+2+3+2+2, 3 categories, 6 classifiers, 3 x 3 cells of a RoI"
-    assert "wants pictures as Caffe's VGG does" in said[3] and said[4] == f"{out} written"
+    assert "takes pictures as Caffe's VGG does" in said[3] and said[4] == f"{out} written"
     assert load_model(out, kind="MultiPathNet").box_region is not None
 
 
@@ -81,7 +81,7 @@ def test_download(cli, official, tmp_path):
     assert code == 2 and "the next call goes on from there" in err[-1] and not out.exists()
     official.requests.clear()
     code, said, _ = cli("import", "--download", "deepmask", "-o", out)
-    assert code == 0 and "DeepMask as trained" in said[1]
+    assert code == 0 and "DeepMask: " in said[1]
     ((_, asked),) = official.requests
     assert asked and asked.startswith("bytes=")
     assert load_model(out).patch_size == 32

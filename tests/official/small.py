@@ -1,5 +1,7 @@
 """Official-format files of small networks: our network with random weights, written as Torch7 would have written it."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
@@ -7,8 +9,9 @@ from torch import nn
 from fairseg_lite.models.deepmask import DeepMask, deepmask_resnet50
 from fairseg_lite.models.multipathnet import MultiPathNet, multipathnet_resnet18
 from fairseg_lite.models.sharpmask import SharpMask
+from fairseg_lite.official import networks
 
-from .tiny_writer import Object, Storage, tensor
+from .writer import Object, Storage, dump, tensor
 
 SIZES = {
     "patch_size": 32, "mask_size": 8, "target_size": 16, "features": 6, "embedding": 10, "score_hidden": 7,
@@ -29,6 +32,16 @@ def small_deepmask(**options) -> DeepMask:
         if name.endswith("running_var"):
             value.fill_(1)
     return model.eval()
+
+
+def example() -> DeepMask:
+    """The network in fairseg_lite/official/example.t7: numbers that every machine makes alike."""
+    model = small_deepmask()
+    for i, (name, value) in enumerate(model.state_dict().items()):
+        if not name.endswith(("running_mean", "running_var")):
+            numbers = (torch.arange(value.numel()) * 7919 + 104729 * i) % 257 / 256 - 0.5
+            value.copy_(numbers.view_as(value) + (value.ndim == 1 and name.endswith("weight")))
+    return model
 
 
 def small_multipathnet(**options) -> MultiPathNet:
@@ -60,8 +73,8 @@ def small_sharpmask() -> SharpMask:
 class Official:
     """Makes official modules of ours; the options are the ways in which official files differ."""
 
-    def __init__(self, *, inference=False, affine="inn.ConstAffine", conv="cudnn.SpatialConvolution", dtype="f4", biased=False):
-        self.inference, self.affine_name, self.conv_name, self.dtype, self.biased = inference, affine, conv, dtype, biased
+    def __init__(self, *, affine="inn.ConstAffine", conv="cudnn.SpatialConvolution", dtype="f4", biased=False):
+        self.affine_name, self.conv_name, self.dtype, self.biased = affine, conv, dtype, biased
         self.folded = False  # norms into the convolutions before them
 
     def array(self, x: torch.Tensor):
@@ -93,7 +106,8 @@ class Official:
         return self.sequential(Object("nn.SpatialSymmetricPadding", border), made)
 
     def normed(self, conv: nn.Conv2d, norm: nn.Module) -> list[Object]:
-        a, b, bias = norm.weight, norm.bias, None
+        a, bias = norm.weight * (norm.running_var + norm.eps).rsqrt(), None
+        b = norm.bias - norm.running_mean * a
         if self.folded:
             return [self.conv(conv, b)]
         if self.biased:  # conv(x) + bias, and the norm takes it back
@@ -102,14 +116,9 @@ class Official:
         shape = (1, -1, 1, 1) if self.affine_name == "nn.SpatialConstDiagonal" else (-1,)
         return [self.conv(conv, bias), Object(self.affine_name, {"a": self.array(a.view(shape)), "b": self.array(b.view(shape))})]
 
-    def linear(self, ours: nn.Module, side: int = 1) -> Object:
-        fields = {"bias": self.array(ours.bias), "gradBias": self.array(ours.bias)}
-        if not self.inference:
-            return Object("nn.Linear", {"weight": self.array(ours.weight.flatten(1)), **fields})
-        fields |= {"kW": side, "kH": side, "dW": 1, "dH": 1, "padW": 0, "padH": 0}
-        return Object(
-            "cudnn.SpatialConvolution", {"weight": self.array(ours.weight.reshape(len(ours.weight), -1, side, side)), **fields}
-        )
+    def linear(self, ours: nn.Module) -> Object:
+        weight, bias = self.array(ours.weight.flatten(1)), self.array(ours.bias)
+        return Object("nn.Linear", {"weight": weight, "bias": bias, "gradBias": bias})
 
     def relu(self) -> Object:
         return Object("cudnn.ReLU", {"inplace": True, "threshold": 0, "output": tensor(np.ones(3, "f4"), cuda=True)})
@@ -128,19 +137,17 @@ class Official:
         stages = [self.sequential(*(self.block(b) for b in layer)) for layer in (ours.layer1, ours.layer2, ours.layer3)]
         border = Object("nn.SpatialZeroPadding", {f"pad_{side}": crop for side in "lrtb"})
         return self.sequential(
-            *self.normed(ours.conv1, ours.bn1), self.relu(), Object("nn.SpatialMaxPooling", pool), *stages,
-            Object("nn.Identity") if self.inference else border, self.conv(model.reduce), self.relu(),
-            Object("nn.Identity" if self.inference else "nn.View", {"size": Storage(np.int64([2, 24]))}),
-            self.linear(model.embed, model.grid),
+            *self.normed(ours.conv1, ours.bn1), self.relu(), ours.maxpool and Object("nn.SpatialMaxPooling", pool), *stages,
+            border, self.conv(model.reduce), self.relu(), Object("nn.View", {"size": Storage(np.int64([2, 24]))}),
+            self.linear(model.embed),
         )  # fmt: skip
 
     def heads(self, model: DeepMask) -> tuple[Object, Object]:
-        mask = self.sequential(self.linear(model.mask))
-        if not self.inference:
-            side = model.target_size
-            resize = Object("nn.SpatialReSamplingEx", {"owidth": side, "oheight": side, "mode": "bilinear"})
-            mask = self.sequential(mask, self.sequential(Object("nn.Copy"), Object("nn.View"), resize, Object("nn.View")))
-        relu = self.relu() if self.inference else Object("nn.Threshold", {"threshold": 0, "val": 1e-6})
+        side = model.target_size
+        resize = Object("nn.SpatialReSamplingEx", {"owidth": side, "oheight": side, "mode": "bilinear"})
+        resize = self.sequential(Object("nn.Copy"), Object("nn.View"), resize, Object("nn.View"))
+        mask = self.sequential(self.sequential(self.linear(model.mask)), resize)
+        relu = Object("nn.Threshold", {"threshold": 0, "val": 1e-6})
         drops = [Object("nn.Dropout", {"p": 0.5, "v2": True}) for _ in range(2)]
         return mask, self.sequential(drops[0], self.linear(model.score[1]), relu, drops[1], self.linear(model.score[4]))
 
@@ -154,18 +161,15 @@ class Official:
         found = self.deepmask(model.deepmask)
         fields = found["model"].fields
         fields["maskBranchDM"] = fields.pop("maskBranch")
-        forms, self.inference = self.inference, False
         first = self.sequential(self.linear(model.first), Object("nn.View"))
-        self.inference = forms
         neths, netvs, refs = {}, {0: first}, {0: first}
         for i, ours in enumerate(model.refinements, 1):
             steps = [m if isinstance(m, nn.ReLU) else self.conv(m) for m in ours.lateral]
-            border = Object("nn.Identity") if self.inference else Object("nn.SpatialZeroPadding", {"pad_l": -(2 ** (i - 1))})
+            border = Object("nn.SpatialZeroPadding", {"pad_l": -(2 ** (i - 1))})
             neths[i] = self.sequential(border if i > 1 else None, *(self.relu() if isinstance(m, nn.ReLU) else m for m in steps))
             netvs[i] = self.sequential(*(self.relu() if isinstance(m, nn.ReLU) else self.conv(m) for m in ours.top_down))
-            lateral = Object("nn.Identity") if self.inference else neths[i]
-            fork = Object("nn.ParallelTable", {"modules": [lateral, netvs[i]]})
-            end = [self.conv(model.last), None if self.inference else Object("nn.View")] if i == 4 else []
+            fork = Object("nn.ParallelTable", {"modules": [neths[i], netvs[i]]})
+            end = [self.conv(model.last), Object("nn.View")] if i == 4 else []
             double = Object("nn.SpatialUpSamplingNearest", {"scale_factor": 2})
             refs[i] = self.sequential(fork, Object("nn.CAddTable"), self.relu(), double, *end)
         inps = {1: [tensor(np.ones((1, 2), "f4"), cuda=True)]}
@@ -197,3 +201,7 @@ class Official:
             self.sequential(layers[3], mean, Object("nn.View")), both,
             Object("nn.ModeSwitch", {"modules": []}), Object("nn.ParallelTable", {"modules": [Object("nn.Identity"), norm]}),
         )  # fmt: skip
+
+
+if __name__ == "__main__":
+    Path(networks.__file__).with_name("example.t7").write_bytes(dump(Official().deepmask(example())))

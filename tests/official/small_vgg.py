@@ -8,7 +8,7 @@ from fairseg_lite.models.multipathnet import MultiPathNet, multipathnet_vgg16
 from fairseg_lite.models.regions import Region
 
 from .small import Official
-from .tiny_writer import Object
+from .writer import Object
 
 WIDTHS = [[4, 3], [3, 5], [4, 4, 6], [5, 7], [4, 8]]
 
@@ -53,12 +53,11 @@ class OfficialVGG(Official):
     def region(self, model: MultiPathNet, region: Region) -> Object:
         identity, mix = Object("nn.Identity"), region.mix
         levels = []
-        for i, level in enumerate(reversed(region.levels)):
+        for level in reversed(region.levels):
             pick = self.fork(Object("nn.SelectTable", {"index": 3 - level}), identity, kind="ParallelTable")
-            factor = Object("nn.MulConstant", {"constant_scalar": (1, 1 / 30, 1 / 200)[i]})
             normal = [Object("nn.View"), Object("nn.Normalize", {"p": 2}), Object("nn.Contiguous"), Object("nn.View")]
-            levels.append(self.sequential(pick, self.cells(model, 4 << level), *(normal if mix.normalise else [factor])))
-        scale = Object("nn.MulConstant", {"constant_scalar": mix.scale}) if mix.normalise else None
+            levels.append(self.sequential(pick, self.cells(model, 4 << level), *normal))
+        scale = Object("nn.MulConstant", {"constant_scalar": mix.scale})
         join = Object("nn.JoinTable", {"dimension": 2})
         mixed = self.sequential(self.fork(*levels), join, scale, self.conv(mix.conv), Object("nn.View"))
         select = Object("nn.Select", {"dimension": 1, "index": FOVEAL.index(region.factor) + 1})
@@ -84,14 +83,11 @@ class OfficialVGG(Official):
         trunk = self.sequential(*a, *b, *c[:-1], *trunk)
         trunk = trunk if phase2 else Object("nn.NoBackprop", {"modules": [self.sequential(trunk)]})
         foveal = self.sequential(Object("nn.Foveal"), Object("nn.View"), Object("nn.Transpose"))
-        regions = [*model.regions, *([model.box_region] if model.box_region else [])]
-        ends = [self.fork(classes, self.linear(model.boxes))]
-        if model.box_region:
-            split = model.classes[0].in_features
-            parts = ((1, split), (split + 1, model.boxes.in_features))
-            narrow = [Object("nn.Narrow", {"dimension": 2, "index": i, "length": n}) for i, n in parts]
-            ends = [self.fork(*narrow), self.fork(classes, self.linear(model.boxes), kind="ParallelTable")]
+        split = model.classes[0].in_features
+        parts = ((1, split), (split + 1, model.boxes.in_features))
+        narrow = [Object("nn.Narrow", {"dimension": 2, "index": i, "length": n}) for i, n in parts]
         return self.sequential(
             self.fork(trunk, identity, kind="ParallelTable"), self.fork(identity, foveal, kind="ParallelTable"),
-            self.fork(*(self.region(model, r) for r in regions), kind="ModelParallelTable"), *ends, *last,
+            self.fork(*(self.region(model, r) for r in (*model.regions, model.box_region)), kind="ModelParallelTable"),
+            self.fork(*narrow), self.fork(classes, self.linear(model.boxes), kind="ParallelTable"), *last,
         )  # fmt: skip

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from .tiny_writer import Object, Storage, tensor
+from .writer import Object, Storage, tensor
 
 LINE = re.compile(r"(\S+) (\S+)(?: k(\d+)x(\d+) s(\d+),(\d+) p(\d+),(\d+))?(?: w([\dx]+))?")
 BOXES = {"mean": [0.01, -0.02, 0.03, -0.04], "std": [0.1, 0.12, 0.2, 0.25]}  # what the oracle's BBoxNorm was given

@@ -15,17 +15,16 @@ from hypothesis import strategies as st
 
 from fairseg_lite.official.reader import DEPTH, Torch7Error, _Parser, loads
 
-from .tiny_writer import Code, Collection, Object, Storage, Tensor, dump, tensor
+from .writer import Code, Object, Storage, Tensor, dump, tensor
 
 MUTATIONS = int(os.environ.get("FAIRSEG_MUTATIONS", 300))
 WITNESS = {
     "config": {"iSz": 160, "name": "word", "on": True, "list": [1, 2.5, None]},
     "model": Object("nn.Linear", {"weight": tensor(np.arange(12, dtype=np.float32).reshape(3, 4)), "f": Code(b"\x1bL")}),
     "view": Tensor(Storage(np.arange(20.0)), (3, 2), (5, 1), 4),
-    "hash": Collection({"x": [1], "y": "z"}),
     "ids": tensor(np.int64([3, 4])),
 }
-FILES = [dump(WITNESS), dump(WITNESS, long_size=4), dump(WITNESS, ascii=True)]
+FILES = [dump(WITNESS), dump(WITNESS, referenced=False)]
 NUMBERS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 127, 255, 2**15, 2**31 - 1, -1, -(2**31), 2**40, 2**63 - 1, -(2**63)]
 
 
@@ -48,7 +47,7 @@ def read(content: bytes) -> Exception | None:
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert steps <= 2 + len(content)  # an object takes two bytes or more, and there are two sizes of longs
+        assert steps <= 1 + len(content) // 4  # an object takes four bytes or more
         assert peak < 1_000_000 + 200 * len(content), peak
 
 
@@ -84,7 +83,7 @@ def test_mutated_files():
     assert len(refused) > 0.7 * MUTATIONS and len({str(e).split(" (at")[0][:12] for e in refused}) > 10
 
 
-@pytest.mark.parametrize("content", FILES, ids=["binary", "longs of 4", "ascii"])
+@pytest.mark.parametrize("content", FILES, ids=["referenced", "unreferenced"])
 def test_every_truncation(content):
     assert read(content) is None
     for n in range(len(content)):
@@ -97,26 +96,19 @@ def test_random_bytes(content):
     read(content)
 
 
-@settings(max_examples=300)
-@given(st.lists(st.sampled_from([str(n) for n in NUMBERS] + ["nan", "1e400", "x", "", "V 1", "torch.FloatStorage"])))
-def test_random_words(words):
-    read("\n".join(words).encode())
-
-
 @settings(max_examples=200)
 @given(
     sizes=st.lists(st.sampled_from(NUMBERS), max_size=4), strides=st.lists(st.sampled_from(NUMBERS), max_size=4),
-    offset=st.sampled_from(NUMBERS), count=st.sampled_from(NUMBERS), ascii=st.booleans(),
+    offset=st.sampled_from(NUMBERS), count=st.sampled_from(NUMBERS),
 )  # fmt: skip
-def test_tensors_of_any_geometry(sizes, strides, offset, count, ascii):
+def test_tensors_of_any_geometry(sizes, strides, offset, count):
     rank = min(len(sizes), len(strides))
-    good = dump(Tensor(Storage(np.arange(6.0)), tuple(sizes[:rank]), tuple(strides[:rank]), offset), ascii=ascii)
+    good = dump(Tensor(Storage(np.arange(6.0)), tuple(sizes[:rank]), tuple(strides[:rank]), offset))
     error = read(good)
     reach = offset - 1 + sum((n - 1) * s for n, s in zip(sizes, strides, strict=False))
     inside = not rank or (min(sizes[:rank]) > 0 and min(strides[:rank]) >= 0 and offset > 0 and reach < 6)
     assert inside or error is not None
-    if not ascii:
-        read(good.replace(struct.pack("<q", 6), struct.pack("<q", count)))
+    read(good.replace(struct.pack("<q", 6), struct.pack("<q", count)))
 
 
 def storage_of(count: int) -> bytes:
@@ -124,7 +116,7 @@ def storage_of(count: int) -> bytes:
 
 
 HOSTILE = {
-    "2^62 elements": (storage_of(2**62), "a storage of 4611686018427387904 Float elements|of 18446744073709551616 bytes"),
+    "2^62 elements": (storage_of(2**62), "a storage of 4611686018427387904 Float elements of 18446744073709551616 bytes"),
     "fewer than none": (storage_of(-5), "of -20 bytes"),
     "a long string": (struct.pack("<ii", 2, 2**31 - 1) + b"abc", "a string of 2147483647 bytes, 3 are left"),
     "a string of -1": (struct.pack("<ii", 2, -1), "a string of -1 bytes"),
@@ -132,7 +124,6 @@ HOSTILE = {
     "a class name of noise": (dump(Object("n" * 300)), "is no class name"),
     "many entries": (struct.pack("<iii", 3, 1, 2**31 - 1), "a table of 2147483647 entries"),
     "entries below none": (struct.pack("<iii", 3, 1, -1), "a table of -1 entries"),
-    "a collection": (dump(Collection({}))[:-8] + struct.pack("<q", 2**40), "a tds collection of 1099511627776 entries"),
     "1000 dimensions": (dump(Tensor(None, (), (), 1, "torch.FloatTensor")).replace(
         b"Tensor\0\0\0\0", b"Tensor" + struct.pack("<i", 1000)), "a tensor of 1000 dimensions"),
     "a negative stride": (dump(Tensor(Storage(np.arange(6.0)), (3,), (-1,), 6)), r"strides \[-1\]"),
@@ -149,12 +140,10 @@ HOSTILE = {
     "type 9": (struct.pack("<ii", 9, 2), "9 is no type of object"),
     "a table called an object": (struct.pack("<iiiidii", 3, 1, 1, 1, 1, 4, 1), "object 1 is of type 3 and called 4"),
     "gzip": (b"\x1f\x8b\x08\0", "compressed with gzip; unpack it"),
-    "something else": (b"PK\x03\x04 a zip file", "an int was expected"),
+    "something else": (b"PK\x03\x04 a zip file", "no binary Torch7 file"),
     "three bytes": (b"\0\0\0", "3 bytes are no Torch7 file"),
     "two objects": (dump(1) + dump(2), "12 bytes follow the object"),
-    "a number too large": (dump(Storage(np.int16([5])), ascii=True).replace(b"\n5\n", b"\n70000\n"), "too large for Short"),
-    "a word of 100,000": (b"1\n" + b"9" * 100_000 + b"\n", "a double was expected"),
-    "underscores": (b"1\n1_0\n", "a double was expected"),
+    "ascii": (b"3\n1\n1\n2\n5\nscale\n1\n0.25\n", "no binary Torch7 file; of an ascii one make another"),
     "deep": (b"".join(struct.pack("<iiiid", 3, i, 1, 1, 1) for i in range(2 * DEPTH)), f"deeper than {DEPTH}"),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ import torch
 
 from fairseg_lite.models.checkpoints import load_model, save_model
 from fairseg_lite.models.multipathnet import probabilities
-from fairseg_lite.official.official import import_official
+from fairseg_lite.official.networks import import_official
 from tests.official.detection import detect_official
 from tests.official.inference import propose_official
 from tests.official.multipathnet_maps import arrays, official_network, rois_of
@@ -20,7 +20,7 @@ from tests.official.sharpmask_maps import official_sharpmask
 from tests.official.test_deepmask_oracle import close
 
 from .structure import official_modules
-from .tiny_writer import dump
+from .writer import dump
 
 
 @pytest.fixture(scope="module", params=["deepmask", "sharpmask"])
@@ -30,8 +30,8 @@ def case(request, shared, tmp_path_factory):
     path = tmp_path_factory.mktemp("official") / "model.t7"
     path.write_bytes(gzip.decompress((folder / "model.t7.gz").read_bytes()))
     found = import_official(path)
-    save_model(path.with_suffix(".safetensors"), found.model)
-    return request.param, folder, load_model(path.with_suffix(".safetensors"), kind=found.model.__class__.__name__).double()
+    save_model(path.with_suffix(".safetensors"), found)
+    return request.param, folder, load_model(path.with_suffix(".safetensors"), kind=type(found).__name__).double()
 
 
 def test_the_same_numbers_as_by_module_path(case, shared):
@@ -81,7 +81,7 @@ def multipathnet(shared, tmp_path_factory):
     path = tmp_path_factory.mktemp("multipathnet") / "model.t7"
     path.write_bytes(gzip.decompress((shared / "oracle" / "multipathnet" / "model_resnet.t7.gz").read_bytes()))
     found = import_official(path)
-    save_model(path.with_suffix(".safetensors"), found.model)
+    save_model(path.with_suffix(".safetensors"), found)
     return load_model(path.with_suffix(".safetensors"), kind="MultiPathNet")
 
 
@@ -119,8 +119,8 @@ def vgg(request, shared, tmp_path_factory):
     structure = json.loads(source.with_suffix(".json").read_text())["structure"]
     path.write_bytes(dump(official_modules(structure, weights)))
     found = import_official(path)
-    assert found.tensors == len(weights) + 2  # and the norm of boxes
-    save_model(path.with_suffix(".safetensors"), found.model)
+    assert found.record.about["tensors"] == len(weights) + 2  # and the norm of boxes
+    save_model(path.with_suffix(".safetensors"), found)
     return request.param, source, load_model(path.with_suffix(".safetensors"), kind="MultiPathNet")
 
 
