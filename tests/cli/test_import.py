@@ -57,7 +57,7 @@ def test_bad_input(refused, file, tmp_path):
     file.write_bytes(file.read_bytes()[:5000])
     assert "at byte" in refused("import", file, "-o", out) and not out.exists()
     file.write_bytes(b"PK\x03\x04 not a model")
-    assert f"'{file}': an int was expected (at byte 0)" in refused("import", file, "-o", out)
+    assert f"'{file}': no binary Torch7 file" in refused("import", file, "-o", out)
     file.write_bytes(dump({"model": 5}))
     assert "wanted an official DeepMask" in refused("import", file, "-o", out)
 
