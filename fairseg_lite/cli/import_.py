@@ -11,7 +11,7 @@ IMPORT = """example:
   fairseg-lite import model.t7 -o deepmask.safetensors                  a file that you have
   fairseg-lite import --download sharpmask -o sharpmask.safetensors     fetch FAIR's first (kept as sharpmask.t7)
   fairseg-lite propose holiday.jpg -o out --model sharpmask.safetensors
-Nothing in the file is executed. A download that breaks goes on where it stopped.
+Nothing in the file is executed. A download that breaks is tried again, on from where it stopped.
 """
 OFFICIAL = {  # addresses in the READMEs of facebookresearch/deepmask and facebookresearch/multipathnet
     "deepmask": "https://s3.amazonaws.com/deepmask/models/deepmask/model.t7",
@@ -83,7 +83,4 @@ def _fetched(name: str, address: str | None, out: Path) -> Path:
     if path.is_file():
         print(f"{path} is there already; delete it to fetch it again")
         return path
-    try:
-        return download(address or OFFICIAL[name], path)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("what has come is kept; the same command goes on from there") from None
+    return download(address or OFFICIAL[name], path)
