@@ -77,7 +77,7 @@ def _looked(model, detector, image, path, shown: list, titles: list[str], side: 
     found = find(model, image, top_k=100)
     shown = [*shown, propose.drawn(image, found, DRAWN)]
     if detector is not None:
-        objects = look(detector, image, found, score_threshold=0.5, masks="refined", sharpmask=model)
+        objects = look(detector, image, found, score_threshold=0.5, masks="refined", proposer=model)
         categories, _ = detect.categories_of(detector)
         told = [f"{categories[k]} {s:.2f}" for k, s in zip(objects.labels.tolist(), objects.scores.tolist(), strict=True)]
         shown.append(detect.drawn(image, objects, categories, 0.5))

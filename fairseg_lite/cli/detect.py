@@ -66,10 +66,11 @@ class Detector:
     def __init__(self, a: argparse.Namespace, names: Sequence[str], device, images: Sequence[dict]):
         from fairseg_lite.data.results import Boxes, load_boxes
         from fairseg_lite.inference.detect import detect
-        from fairseg_lite.inference.propose import load_results, prepare
+        from fairseg_lite.inference.found import load_results
+        from fairseg_lite.inference.propose import prepare
         from fairseg_lite.models.checkpoints import load_model
 
-        self.options = arguments(a.set, detect, besides=("sharpmask", "masks", "timer"))
+        self.options = arguments(a.set, detect, besides=("proposer", "masks", "timer"))
         self.models = [load_model(name, device=device, kind="MultiPathNet") for name in names]
         self.categories, self.category_ids = categories_of(self.models[0])
         for name, model in zip(names, self.models, strict=True):
@@ -100,19 +101,16 @@ class Detector:
                 print(f"fairseg-lite: no proposals for {lacking} of {len(ids)} pictures; nothing is found there", file=sys.stderr)
 
     def __call__(self, image, image_id: int):
-        import torch
-
         from fairseg_lite.inference.detect import Detections, detect
         from fairseg_lite.inference.propose import propose
 
         if self.known is None:
             proposals = propose(self.proposer, image, top_k=self.top_k)
         elif image_id not in self.known:
-            none = torch.zeros(0)
-            return Detections(none.view(0, 4), none.long(), none, None if self.masks is None else [], image.shape[:2])
+            return Detections.none(image.shape[:2], masks=self.masks is not None)
         else:
             proposals = self.known[image_id]
-        return detect(self.models, image, proposals, sharpmask=self.proposer, masks=self.masks, **self.options)
+        return detect(self.models, image, proposals, proposer=self.proposer, masks=self.masks, **self.options)
 
 
 def _entry(path: Path, image_id: int) -> dict:

@@ -4,15 +4,13 @@ A proposal's mask belongs to the window it was found in; the detector then moved
 saw the object centred and its longer side at a fixed length: that is the patch cut here.
 """
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from fairseg_lite.data.patches import PatchSpec, canonical, crop_image
 from fairseg_lite.errors import InputError
-from fairseg_lite.inference.propose import paste_rle
+from fairseg_lite.inference.propose import logit, paste_rle
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
 
@@ -46,16 +44,15 @@ def masks_in_boxes(
     sides = boxes[:, 2:] - boxes[:, :2]
     if not bool((boxes.isfinite().all(1) & (sides > 0).all(1)).all()):
         raise InputError(f"{len(boxes)} boxes, some without an area or with a corner that is no number; leave those out")
-    if not 0 < threshold < 1:
-        raise InputError(f"threshold is {threshold}; it is a probability, above 0 and below 1")
     spec = PatchSpec(model.patch_size, model.context, model.object_size, model.target_size)
     full, weight = spec.patch_size + spec.context, next(model.parameters())
     padding = padding or model.record.padding
+    cut = logit(threshold)
     windows = [canonical(box, spec) for box in boxes.tolist()]
     squares = [[w.x, w.y, spec.patch_size / w.scale] for w in windows]  # what the mask covers: the patch without context
     x, y, side = torch.tensor(squares, device=weight.device).reshape(-1, 3).T
     squares = torch.stack([x - side / 2, y - side / 2, x + side / 2, y + side / 2], 1)
-    rle, cut = [], math.log(threshold / (1 - threshold))
+    rle: list[dict] = []
     for start in range(0, len(windows), BATCH):
         patches = np.stack([crop_image(image, w, full / w.scale, full, padding) for w in windows[start : start + BATCH]])
         logits = model(model.normalise(patches).to(weight.dtype)).masks.float()

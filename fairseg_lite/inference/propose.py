@@ -7,10 +7,8 @@ N proposals, H x W pixels of the picture, M mask side.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,104 +16,16 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import nms as box_nms
 
-from fairseg_lite.data.results import read_results
-from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
-from fairseg_lite.geometry.masks import paste_masks, rle_decode
-from fairseg_lite.inference.pyramid import Level, Timer, prepare, pyramid, resized
+from fairseg_lite.errors import InputError, check_range
+from fairseg_lite.geometry.boxes import xywh_to_xyxy
+from fairseg_lite.geometry.masks import paste_masks
+from fairseg_lite.inference.found import Proposals
+from fairseg_lite.inference.pyramid import Level, Timer, check_picture, prepare, pyramid, resized
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
 
 PASTE_BYTES = 2**26  # of full-size masks at once
 MAX_SIDE = 1024
-
-
-@dataclass(frozen=True)
-class Proposals:
-    """Masks of one picture, best first; masks are kept as RLE and decoded on demand."""
-
-    rle: list[dict]  # N compressed COCO RLEs of H x W px
-    boxes: Tensor  # (N, 4) float32 xyxy in pixels, smallest around each mask
-    scores: Tensor  # (N,) float32, probability that the window holds a centred object
-    scales: Tensor  # (N,) float32, of the pyramid level it was found at
-    positions: Tensor  # (N, 2) int64, (row, column) of the window in that level
-    size: tuple[int, int]  # (H, W)
-
-    def __len__(self) -> int:
-        return len(self.rle)
-
-    def __getitem__(self, which: slice | Tensor) -> "Proposals":
-        """Some of them, by a slice or a tensor of indices."""
-        index = torch.arange(len(self))[which].reshape(-1)
-        parts = (t[index] for t in (self.boxes, self.scores, self.scales, self.positions))
-        return Proposals([self.rle[i] for i in index.tolist()], *parts, self.size)
-
-    def masks(self) -> Tensor:
-        """(N, H, W) bool: N * H * W bytes, so take a slice of large pictures first."""
-        decoded = [torch.from_numpy(rle_decode(r)) for r in self.rle]
-        return torch.stack(decoded) if decoded else torch.zeros(0, *self.size, dtype=torch.bool)
-
-    def to_coco(self, image_id: int, category_id: int = 1) -> list[dict]:
-        """COCO results, one dict a proposal, with "scale" and "position" besides what COCO reads.
-
-        Example:
-            >>> empty = torch.zeros(0)
-            >>> Proposals([], empty.view(0, 4), empty, empty, empty.view(0, 2).long(), (5, 5)).to_coco(7)
-            []
-        """
-        rows = zip(self.rle, xyxy_to_xywh(self.boxes), self.scores, self.scales, self.positions, strict=True)
-        return [
-            {
-                "image_id": image_id, "category_id": category_id, "segmentation": r, "score": score.item(),
-                "bbox": box.tolist(), "scale": round(scale.item(), 6), "position": place.tolist(),
-            } for r, box, score, scale, place in rows
-        ]  # fmt: skip
-
-    @classmethod
-    def from_coco(cls, results: Iterable[dict]) -> "Proposals":
-        """The proposals of one picture from its COCO results, best first.
-
-        Raises:
-            InputError: no result, results of several pictures, or a result without mask or score.
-        """
-        rows = sorted(results, key=lambda r: -r.get("score", math.inf))
-        if len({r.get("image_id") for r in rows}) != 1:
-            raise InputError(f"{len(rows)} results of {len({r.get('image_id') for r in rows})} pictures; wanted those of one")
-        for key in ("segmentation", "score", "bbox"):
-            if any(key not in r for r in rows):
-                raise InputError(
-                    f"a result of picture {rows[0]['image_id']} has no {key!r}; proposals need mask and score (for boxes alone "
-                    "--masks refined draws masks)"
-                )
-        sizes = {tuple(r["segmentation"]["size"]) for r in rows}
-        if len(sizes) != 1:
-            raise InputError(f"masks of picture {rows[0]['image_id']} have sizes {sorted(sizes)}; wanted all of one")
-        # other programs' results may have fields of these names with another meaning
-        ours = all(type(r.get("scale", 1.0)) is float and np.shape(r.get("position", (0, 0))) == (2,) for r in rows)
-        return cls(
-            [r["segmentation"] for r in rows],
-            xywh_to_xyxy(torch.tensor([r["bbox"] for r in rows], dtype=torch.float32)),
-            torch.tensor([r["score"] for r in rows], dtype=torch.float32),
-            torch.tensor([r.get("scale", 1.0) if ours else 1.0 for r in rows], dtype=torch.float32),
-            torch.tensor([r.get("position", (-1, -1)) if ours else (-1, -1) for r in rows]),
-            sizes.pop(),
-        )
-
-
-def load_results(path: str | Path, images: Iterable[dict] = ()) -> dict[int, Proposals]:
-    """Proposals by picture id from a COCO result file.
-
-    Args: as `read_results`.
-    Raises:
-        InputError: as `read_results`, or a result without mask or score.
-    """
-    by_picture: dict[int, list[dict]] = {}
-    for row in read_results(path, images):
-        by_picture.setdefault(row["image_id"], []).append(row)
-    try:
-        return {i: Proposals.from_coco(by_picture[i]) for i in sorted(by_picture)}
-    except InputError as error:
-        raise InputError(f"results {str(path)!r}: {error}") from error
 
 
 @torch.inference_mode()
@@ -154,9 +64,13 @@ def propose(
         InputError: not an RGB picture of uint8, no pixel, or an option outside its range.
     Source: DeepMask section 4, SharpMask section 5; official `InferDeepMask.lua`. Lesson: 04.
     """
-    height, width = _check(image, top_k, threshold, nms, zoom, max_side)
-    if getattr(model, "prepared", None) is None or dtype not in (None, next(model.parameters()).dtype):
-        model = prepare(model, dtype=dtype)
+    height, width = check_picture(image)
+    check_range("top_k", top_k, 1, None)
+    check_range("zoom", zoom, 0, 4)
+    check_range("nms", nms, 0, 1)
+    check_range("max_side", max_side, 16, None)
+    cut = logit(threshold)
+    model = prepare(model, dtype=dtype)
     if not refine:
         model = getattr(model, "deepmask", model)
     scales = sorted(scales or model.scales)
@@ -171,7 +85,7 @@ def propose(
         logits, boxes = masks_of(model, levels, level, rows, cols)
     boxes = boxes / boxes.new_tensor([reduced[1], reduced[0]] * 2)
     with timer("paste"):
-        rle, tight = paste_rle(logits, boxes, height, width, math.log(threshold / (1 - threshold)))
+        rle, tight = paste_rle(logits, boxes, height, width, cut)
     scale = torch.tensor(scales)[level.cpu()]
     found = Proposals(rle, tight, scores.float().sigmoid().cpu(), scale, torch.stack([rows, cols], 1).cpu(), (height, width))
     found = found[torch.from_numpy(np.flatnonzero((tight[:, 2] > tight[:, 0]).numpy()))]
@@ -220,6 +134,20 @@ def masks_of(
     return logits, boxes
 
 
+def logit(probability: float) -> float:
+    """The logit of a mask threshold.
+
+    Raises:
+        InputError: no probability above 0 and below 1.
+    Example:
+        >>> logit(0.5)
+        0.0
+    """
+    if not 0 < probability < 1:
+        raise InputError(f"threshold is {probability}; it is a probability, above 0 and below 1")
+    return math.log(probability / (1 - probability))
+
+
 def paste_rle(logits: Tensor, boxes: Tensor, height: int, width: int, cut: float) -> tuple[list[dict], Tensor]:
     """Masks enlarged into their windows as RLE, without ever holding all of them at full size.
 
@@ -236,18 +164,3 @@ def paste_rle(logits: Tensor, boxes: Tensor, height: int, width: int, cut: float
         rle += coco_mask.encode(part.cpu().numpy().view(np.uint8).transpose(2, 1, 0))
     tight = torch.from_numpy(coco_mask.toBbox(rle).reshape(-1, 4)).float()
     return [{"size": [height, width], "counts": r["counts"].decode()} for r in rle], xywh_to_xyxy(tight)
-
-
-def _check(image: np.ndarray, top_k: int, threshold: float, nms: float | None, zoom: int, max_side: int) -> tuple[int, int]:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        what = f"{image.dtype} {tuple(image.shape)}" if hasattr(image, "shape") else type(image).__name__
-        raise InputError(f"picture is {what}; wanted an array of uint8 (H, W, 3), RGB, with H and W at least 1")
-    for what, value, low, high in (
-        ("top_k", top_k, 1, math.inf), ("zoom", zoom, 0, 4), ("max_side", max_side, 16, math.inf),
-        ("nms", 0.5 if nms is None else nms, 0, 1),
-    ):  # fmt: skip
-        if not low <= value <= high:
-            raise InputError(f"{what} is {value}; it must be from {low} to {high}")
-    if not 0 < threshold < 1:
-        raise InputError(f"threshold is {threshold}; it is a probability, above 0 and below 1")
-    return image.shape[0], image.shape[1]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,9 +49,14 @@ def prepare(model: DeepMask | SharpMask, *, dtype: torch.dtype | None = None) ->
         model: any state; it is not changed.
         dtype: None keeps the model's; torch.bfloat16 pays off where the processor has units for it.
     Returns:
-        A network in evaluation mode without gradients whose outputs differ from the model's by rounding only.
+        A network in evaluation mode without gradients whose outputs differ from the model's by rounding only; the model
+        itself where it is so already, with no norm left to fold: preparing twice costs nothing.
     Lesson: 04.
     """
+    dtype = dtype or next(model.parameters()).dtype
+    fixed = not model.training and all(p.dtype == dtype and not p.requires_grad for p in model.parameters())
+    if fixed and not any(isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d) for m in model.modules()):
+        return model
     fast = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(fast.modules()):
         children = dict(module.named_children())
@@ -64,9 +70,15 @@ def prepare(model: DeepMask | SharpMask, *, dtype: torch.dtype | None = None) ->
                     conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
                 )
                 setattr(module, b, nn.Identity())
-    fast.requires_grad_(False)
-    fast.prepared = getattr(fast, "deepmask", fast).prepared = True
-    return fast.to(dtype=dtype or next(model.parameters()).dtype).to(memory_format=torch.channels_last)
+    return fast.requires_grad_(False).to(dtype=dtype).to(memory_format=torch.channels_last)
+
+
+def check_picture(image: np.ndarray) -> tuple[int, int]:
+    """(H, W) of a picture; InputError unless it is (H, W, 3) uint8 with at least a pixel."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        what = f"{image.dtype} {tuple(image.shape)}" if hasattr(image, "shape") else type(image).__name__
+        raise InputError(f"picture is {what}; wanted an array of uint8 (H, W, 3), RGB, with H and W at least 1")
+    return image.shape[0], image.shape[1]
 
 
 def resized(image: Tensor, scale: float) -> Tensor:

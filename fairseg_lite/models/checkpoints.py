@@ -11,6 +11,7 @@ import os
 from collections import ChainMap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +22,8 @@ from fairseg_lite.errors import InputError
 from fairseg_lite.models import deepmask, multipathnet, sharpmask
 from fairseg_lite.models.network import Network, Record
 
+Source = str | Path
+Device = torch.device | str
 # what a checkpoint may name: the function that builds it
 MODELS = ChainMap(multipathnet.MODELS, sharpmask.MODELS, deepmask.MODELS)
 SCALE = ".int8_scale"  # of a tensor stored in 8 bits
@@ -128,7 +131,21 @@ def _unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def load_model(source: str | Path = "shapes", *, device: torch.device | str = "cpu", kind: str | None = None) -> Network:
+@overload
+def load_model(source: Literal["shapes"] = ..., *, device: Device = ..., kind: None = ...) -> deepmask.DeepMask: ...
+@overload
+def load_model(source: Literal["shapes-sharp"], *, device: Device = ..., kind: None = ...) -> sharpmask.SharpMask: ...
+@overload
+def load_model(source: Literal["shapes-multipath"], *, device: Device = ..., kind: None = ...) -> multipathnet.MultiPathNet: ...
+@overload
+def load_model(source: Source = ..., *, device: Device = ..., kind: Literal["DeepMask"]) -> deepmask.DeepMask: ...
+@overload
+def load_model(source: Source = ..., *, device: Device = ..., kind: Literal["SharpMask"]) -> sharpmask.SharpMask: ...
+@overload
+def load_model(source: Source = ..., *, device: Device = ..., kind: Literal["MultiPathNet"]) -> multipathnet.MultiPathNet: ...
+@overload
+def load_model(source: Source = ..., *, device: Device = ..., kind: str | None = ...) -> Any: ...
+def load_model(source: Source = "shapes", *, device: Device = "cpu", kind: str | None = None) -> Network:
     """Build the network that a checkpoint names, with its weights, in evaluation mode and float32.
 
     Args:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fairseg_lite.cli import inputs
 from fairseg_lite.data import pictures
-from fairseg_lite.inference.propose import load_results
+from fairseg_lite.inference.found import load_results
 from fairseg_lite.models import checkpoints
 
 

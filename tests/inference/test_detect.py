@@ -4,6 +4,7 @@ import io
 import json
 import re
 from contextlib import redirect_stdout
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,12 +15,14 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from fairseg_lite.data.coco import to_coco
+from fairseg_lite.data.results import read_results
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.geometry.boxes import xywh_to_xyxy
 from fairseg_lite.geometry.masks import mask_iou, rle_encode
 from fairseg_lite.geometry.pixels import normalise
 from fairseg_lite.inference.box_masks import masks_in_boxes
 from fairseg_lite.inference.detect import Detections, detect, mirrored, shaken
-from fairseg_lite.inference.propose import Proposals
+from fairseg_lite.inference.propose import Proposals, propose
 from fairseg_lite.models.checkpoints import load_model
 from fairseg_lite.models.multipathnet import MultiPathOutput, multipathnet_tiny, probabilities
 from fairseg_lite.models.network import Network, Record
@@ -289,9 +292,9 @@ def test_refined_masks_are_made_for_the_final_boxes():
     size = scene.image.shape[:2]
     objects = [(box.tolist(), 1) for box in scene.boxes]
     shifted = boxes_only(scene.boxes + 4)
-    found = detect(Knowing(objects, width=size[1]), scene.image, shifted, sharpmask=model, masks="refined")
+    found = detect(Knowing(objects, width=size[1]), scene.image, shifted, proposer=model, masks="refined")
     assert found.rle == masks_in_boxes(model, scene.image, found.boxes)
-    tight = detect(Knowing(objects, width=size[1]), scene.image, shifted, sharpmask=model, masks="refined", mask_boxes=True)
+    tight = detect(Knowing(objects, width=size[1]), scene.image, shifted, proposer=model, masks="refined", mask_boxes=True)
     assert tight.rle == found.rle and torch.equal(tight.labels, found.labels)
     for box, mask, before in zip(tight.boxes, found.masks(), found.boxes, strict=True):
         rows, columns = torch.nonzero(mask, as_tuple=True)
@@ -331,12 +334,12 @@ def test_results_come_back_as_they_went(tmp_path):
     path = tmp_path / "detections.json"
     path.write_text(json.dumps(rows))
     (tmp_path / "truth.json").write_text(json.dumps(truth))
+    read = read_results(path)
     for image_id, there in sent.items():
-        back = Detections.from_coco((r for r in json.loads(path.read_text()) if r["image_id"] == image_id), ids)
-        assert torch.equal(back.boxes, there.boxes) and torch.equal(back.scores, there.scores)
-        assert torch.equal(back.labels, there.labels)
-        assert (back.rle, back.size) == (there.rle, there.size)
-        assert torch.equal(back.masks(), there.masks())
+        back = [r for r in read if r["image_id"] == image_id]
+        assert torch.equal(xywh_to_xyxy(torch.tensor([r["bbox"] for r in back], dtype=torch.float64)).float(), there.boxes)
+        assert [(r["score"], r["segmentation"]) for r in back] == list(zip(there.scores.tolist(), there.rle, strict=True))
+        assert [r["category_id"] for r in back] == [ids[label] for label in there.labels]
     with redirect_stdout(io.StringIO()):
         plain = COCO(str(tmp_path / "truth.json")).loadRes(str(path))
     assert len(plain.getAnnIds()) == len(rows)
@@ -352,23 +355,34 @@ def test_some_of_the_detections():
     assert found[:0].masks().shape == (0, 3, 3)
 
 
-def test_results_that_are_no_detections():
-    row = {"image_id": 1, "category_id": 4, "score": 0.5, "bbox": [0, 0, 2, 2]}
-    mask = rle_encode(np.ones((2, 2), bool))
-    assert len(Detections.from_coco([], (4,), size=(2, 3)).masks()) == 0
-    for rows, says in (
-        ([row, {**row, "image_id": 2}], "2 results of 2 pictures"),
-        ([{**row, "category_id": 5}], "category_id 5; known are 4"),
-        ([{k: v for k, v in row.items() if k != "bbox"}], "has no 'bbox'"),
-        ([row, {**row, "segmentation": mask}], "1 of 2 results of picture 1 have a mask"),
-    ):
-        with pytest.raises(ValueError, match=re.escape(says)):
-            Detections.from_coco(rows, (4,))
-    one = Detections.from_coco([row], (4,))
+def test_detections_without_masks_or_ids():
+    one = Detections(torch.zeros(1, 4), torch.tensor([0]), torch.ones(1), None, (3, 3))
     with pytest.raises(ValueError, match="boxes only"):
         one.masks()
     with pytest.raises(ValueError, match="labels reach from 0 to 0, but there are 0 category ids"):
         one.to_coco(1, ())
+    assert len(Detections.none((2, 3), masks=True).masks()) == 0
+
+
+# where proposals come from
+
+
+def test_without_proposals_the_record_says_whose(picture):
+    model = Knowing(OBJECTS)
+    with pytest.raises(ValueError, match="trained on proposals of '', and no such network is here; give proposer="):
+        detect(model, picture)
+    model.record = replace(model.record, proposals="runs/boxes.json")
+    with pytest.raises(ValueError, match="trained on proposals of 'runs/boxes.json'"):
+        detect(model, picture, boxes_only([[1, 1, 9, 9]]), masks="refined")
+    model.record = replace(model.record, proposals="shapes")
+    scene = ShapesDataset(1, seed=1)[0]
+    expected = detect(model, scene.image, propose(load_model("shapes"), scene.image, top_k=200))
+    found = detect(model, scene.image)
+    assert torch.equal(found.boxes, expected.boxes) and found.rle == expected.rle and len(found)
+    fewer = detect(model, scene.image, proposer=load_model("shapes-sharp"), masks=None)
+    assert fewer.boxes.shape != found.boxes.shape or not torch.equal(fewer.boxes, found.boxes), "an argument overrides"
+    with pytest.raises(ValueError, match="holds a MultiPathNet, which proposes nothing"):
+        detect(model, picture, proposer="shapes-multipath")
 
 
 # bad input
@@ -401,7 +415,7 @@ def test_proposals_that_do_not_belong_here(picture):
 
 
 @pytest.mark.parametrize("options, says", [
-    ({"masks": "sharp"}, "choose 'proposal', 'refined' or None"), ({"masks": "refined"}, "give sharpmask="),
+    ({"masks": "sharp"}, "choose one of 'proposal', 'refined', None"), ({"masks": "refined"}, "give proposer="),
     ({"mask_boxes": True}, "choose masks='refined'"),
     ({"nms": 1.5}, "nms is 1.5; it must be from 0 to 1"), ({"vote": -1}, "vote is -1"), ({"iterations": 0}, "iterations is 0"),
     ({"crops": -1}, "crops is -1"), ({"top": 0}, "top is 0"), ({"score_threshold": 2}, "score_threshold is 2"),

@@ -10,7 +10,8 @@ from torch import nn
 
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.geometry.masks import mask_to_box, paste_masks, rle_encode
-from fairseg_lite.inference.propose import Proposals, best_windows, load_results, paste_rle, propose
+from fairseg_lite.inference.found import Proposals, load_results
+from fairseg_lite.inference.propose import best_windows, paste_rle, propose
 from fairseg_lite.inference.pyramid import Level, on_canvas, prepare, pyramid, resized
 from fairseg_lite.models.deepmask import DenseFeatures, deepmask_tiny
 from fairseg_lite.models.network import Network
@@ -19,12 +20,13 @@ from fairseg_lite.models.network import Network
 class Spotlight(Network):
     """A stand-in network: a window's score is the brightness at its centre, its mask is the whole window."""
 
-    patch_size, stride, mask_size, scales, prepared = 32, 16, 4, (0.5, 1.0), True
+    patch_size, stride, mask_size, scales = 32, 16, 4, (0.5, 1.0)
 
     def __init__(self):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
+        self.weight = nn.Parameter(torch.zeros(1), requires_grad=False)
         self.seen: list = []
+        self.eval()  # nothing is left to prepare: `propose` takes this object itself
 
     def dense(self, canvas, timer=nullcontext):
         self.seen.append(tuple(canvas.shape[-2:]))
@@ -130,7 +132,7 @@ def test_pictures_smaller_than_a_patch(tiny, size):
         ({"image": np.zeros((4, 4, 3))}, "picture is float64"),
         ({"image": np.zeros((0, 4, 3), np.uint8)}, "at least 1"),
         ({"image": "a.jpg"}, "picture is str"),
-        ({"top_k": 0}, "top_k is 0; it must be from 1"),
+        ({"top_k": 0}, "top_k is 0; it must be at least 1"),
         ({"threshold": 1.0}, "threshold is 1.0; it is a probability"),
         ({"nms": 2.0}, "nms is 2.0"),
         ({"scales": [0.5, -1]}, "all above 0"),
@@ -183,6 +185,9 @@ def test_prepare_changes_nothing_but_rounding():
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert not any(isinstance(m, nn.BatchNorm2d) for m in fast.modules())
+    assert prepare(fast) is fast, "once is enough"
+    assert prepare(fast, dtype=torch.bfloat16).mask.weight.dtype == torch.bfloat16
+    assert prepare(fast.train()) is not fast, "no mark is left that could lie"
 
 
 def test_two_branches_give_one_score_per_mask():
