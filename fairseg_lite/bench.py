@@ -33,8 +33,9 @@ from fairseg_lite.models import multipathnet
 from fairseg_lite.models.checkpoints import MODELS
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipathnet import MultiPathNet
-from fairseg_lite.training.fit import FitConfig, bf16_is_faster, fit
-from fairseg_lite.training.recipes import Recipe, loss_of
+from fairseg_lite.training.fit import bf16_is_faster, fit
+from fairseg_lite.training.recipes import FitConfig, Recipe
+from fairseg_lite.training.stages import loss_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CATEGORIES, SIZE = 80, (800, 1000)  # COCO's, and the paper's short and longest side of a picture, px

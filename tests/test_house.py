@@ -39,8 +39,7 @@ STANDING = {  # above the bar today; these numbers only go down, and an entry go
     "files": 87,
     "lines of the longest file": 359,
     "lines of code of the longest function": 74,
-    "options of all commands": 142,
-    "names of files in two rooms": 3,
+    "names of files in two rooms": 2,
 }
 NAMESAKES = {  # one name in two rooms, because both are about one thing
     "propose": "the command and what it calls",

@@ -10,7 +10,6 @@ from fairseg_lite.cli.detect import Detector, add_detection
 from fairseg_lite.cli.inputs import open_dataset, output_folder, proposer, write_json, write_picture
 from fairseg_lite.cli.options import DATA_HELP, add_device, add_precision, command, device_of, dtype_of, positive
 from fairseg_lite.cli.settings import add_set, arguments, changed
-from fairseg_lite.cli.train import MODEL_NAMES, SHARPMASK_NAMES
 from fairseg_lite.errors import InputError
 
 EVALUATE = """examples:
@@ -33,7 +32,6 @@ BENCH = """examples:
   fairseg-lite bench --quick               the small network on a small picture: seconds
   fairseg-lite bench --model multipathnet_resnet50   1,000 proposals of a picture, named
 """
-MULTIPATHNET_NAMES = ("multipathnet_tiny", "multipathnet_vgg16", "multipathnet_resnet18", "multipathnet_resnet50")
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -67,9 +65,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.set_defaults(run=_evaluate_detections)
 
     p = command(commands, "bench", "time and memory of each stage", BENCH)
-    networks = MODEL_NAMES + SHARPMASK_NAMES + MULTIPATHNET_NAMES
-    p.add_argument("--model", choices=networks, help="with random weights (default: deepmask_resnet50)")
-    p.add_argument("--against", choices=networks, help="a second network, in turns with the first")
+    p.add_argument("--model", metavar="NAME", help="with random weights (default: deepmask_resnet50)")
+    p.add_argument("--against", metavar="NAME", help="a second network, in turns with the first")
     p.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"], help="default: both")
     add_set(p, "width=PX, height=PX, scales=N, top_k=N, repeat=N (the fastest run counts), batch=N")
     p.add_argument("--quick", action="store_true", help="small picture and network, one run: to see that it works")

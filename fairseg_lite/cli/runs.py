@@ -1,84 +1,139 @@
-"""What the commands that train have in common: options of a run, the run to resume, data and output."""
+"""What the commands that train have in common: options of a run, its recipe, the run to resume, data and output."""
 
 import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from fairseg_lite.cli.inputs import open_dataset, output_folder
-from fairseg_lite.cli.options import add_device, positive
-from fairseg_lite.errors import InputError
+from fairseg_lite.cli.inputs import open_dataset, output_folder, write_json
+from fairseg_lite.cli.options import DATA_HELP, add_device, positive
+from fairseg_lite.cli.settings import Types, add_set, changed, keywords
+from fairseg_lite.errors import InputError, check_choice
+from fairseg_lite.training.recipes import RECIPES
+
+BEGINNINGS = {"recipe": "shapes", "from_": "shapes", "trunk_weights": None}  # words that count when a run begins, and no more
 
 
-def add_run(p: argparse.ArgumentParser, *, batch: str, valid: str) -> None:
-    """What every training run can be told; batch and valid say what these two mean here."""
+def add_run(p: argparse.ArgumentParser, kind: str, *, valid: str, settings: str) -> None:
+    """What every training run can be told; valid and settings say what these two mean here."""
+    p.add_argument("data", nargs="+", metavar="DATA", help=DATA_HELP)
+    p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder for checkpoints and log")
+    p.add_argument("--resume", action="store_true", help="go on with the run in OUT")
+    p.add_argument("--valid", metavar="DATA", help=valid)
+    add_numbers(p, kind, "shapes; resumed: its own", settings)
+
+
+def add_numbers(p: argparse.ArgumentParser, kind: str, recipe: str, settings: str) -> None:
+    """The recipe of one or many runs with what changes it, the mix of their data, and where they run."""
+    p.add_argument("--recipe", choices=list(RECIPES[kind]), help=f"the run's numbers (default: {recipe})")
+    p.add_argument("--steps", type=positive, metavar="N", help="optimiser steps (default: the recipe's)")
+    add_set(p, f"any number of the recipe: {settings}; a name that is none lists all")
     p.add_argument("--weights", type=float, nargs="+", metavar="X", help="how often each DATA is drawn (default: by pictures)")
     words = "of each DATA: all, none, or the categories (A,B,...) of which it annotates every object (default: all)"
     p.add_argument("--exhaustive", nargs="+", metavar="E", help=words)
-    p.add_argument("--steps", type=positive, metavar="N", help="optimiser steps (default: the recipe's)")
-    p.add_argument("--batch", type=positive, metavar="N", help=batch)
-    p.add_argument("--lr", type=float, metavar="X", help="highest learning rate (default: the recipe's)")
-    p.add_argument("--seed", type=int, metavar="N", help="of weights, samples and dropout (default: 0)")
-    p.add_argument("--precision", choices=("fp32", "bf16", "auto"), help="auto takes bf16 where it measures faster")
-    p.add_argument("--workers", type=int, metavar="N", help="processes that prepare batches (default: 0, none)")
-    p.add_argument("--save-every", type=positive, metavar="N", help="steps between checkpoints (default: the recipe's)")
-    p.add_argument("--valid", metavar="DATA", help=valid)
-    p.add_argument("--resume", action="store_true", help="go on with the run in OUT")
     p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
     add_device(p)
 
 
-def run_of(a: argparse.Namespace, recipes: dict, kind: str) -> tuple:
-    """The recipe with the run's numbers from the command line, and the header of the run to resume, if there is one."""
-    from fairseg_lite.training.fit import FitConfig
+def recipe_of(a: argparse.Namespace, kind: str, stored: dict, model: str | None = None) -> Any:
+    """The recipe that the command line means: the one it names, or that of the run to resume, and its changes.
 
-    cls = type(next(iter(recipes.values())))
-    header, stored = Path(a.out) / "state.json", {}
-    if a.resume and header.exists():
-        try:
-            stored = json.loads(header.read_text())
-            name = str(stored["model"])
-        except (OSError, ValueError, TypeError, LookupError) as error:
-            raise InputError(f"{str(header)!r} is no run of this version ({error}); start another without --resume") from error
+    Args:
+        kind: of `RECIPES`.
+        stored: header of the run to resume, or nothing.
+        model: a network instead of the recipe's.
+    Raises:
+        InputError: an unknown network, field or option, or a value out of range.
+    """
+    from fairseg_lite.models.checkpoints import MODELS
+
+    recipe = _read(stored["recipe"], kind) if stored else RECIPES[kind][a.recipe or "shapes"]
+    if a.steps:
+        warmup = recipe.fit.warmup if stored else min(recipe.fit.warmup, a.steps // 10)
+        recipe = replace(recipe, fit=replace(recipe.fit, steps=a.steps, warmup=warmup))
+    model = dict(a.set).get("model", model or recipe.model)
+    check_choice("model", model, [name for name in MODELS if name.startswith(kind)])
+    if model != recipe.model:  # options are of one network
+        recipe = replace(recipe, model=model, options={} if "model" in dict(a.set) else recipe.options)
+    return changed(recipe, a.set, options_of(model))
+
+
+def options_of(model: str) -> Types:
+    """What `--set options.NAME=VALUE` may say of a network."""
+    from fairseg_lite.models.checkpoints import MODELS
+    from fairseg_lite.models.multipathnet import MultiPathNet
+    from fairseg_lite.models.sharpmask import SharpMask
+
+    whole = {"sharpmask": SharpMask, "multipathnet": MultiPathNet}.get(model.split("_")[0])
+    found = {**(keywords(whole.__init__) if whole else {}), **keywords(MODELS[model])}
+    given = ("num_classes", "trunk", "tower", "deepmask", "trunk_from", "trunk_weights")
+    return {name: hint for name, hint in found.items() if name not in given}
+
+
+def stored_run(a: argparse.Namespace, kind: str) -> dict:
+    """The header of the run to resume; nothing where there is none.
+
+    Raises:
+        InputError: a run of another kind or version, or words that would have had to be said when it began.
+    """
+    header = Path(a.out) / "state.json"
+    if not a.resume or not header.exists():
+        return {}
+    try:
+        stored = json.loads(header.read_text())
+        name, before = str(stored["model"]), stored.get("about", {})
         if not name.startswith(kind):
             raise InputError(f"{a.out!r} holds a run of {name}; resume it with train {name.split('_')[0]}")
-        try:
-            fit = FitConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored["fit"].items()})
-            lists = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["recipe"].items()}
-            recipe = cls(**{**lists, "fit": fit})
-        except (OSError, ValueError, TypeError, LookupError) as error:
-            raise InputError(f"{str(header)!r} is no run of this version ({error}); start another without --resume") from error
-    else:
-        recipe = recipes[a.recipe or "shapes"]
-    if a.lr is not None and not a.lr > 0:
-        raise InputError(f"--lr is {a.lr}; it must be above 0")
-    if a.workers is not None and a.workers < 0:
-        raise InputError(f"--workers is {a.workers}; it must be 0 or more")
-    given = {k: getattr(a, k) for k in ("steps", "lr", "seed", "precision", "workers", "save_every")}
-    fit = replace(recipe.fit, **{k: v for k, v in given.items() if v is not None})
-    if not stored:
-        fit = replace(fit, warmup=min(fit.warmup, fit.steps // 10))
-    return replace(recipe, fit=fit), stored
+        _read(stored["recipe"], kind)
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{str(header)!r} is no run of this version ({error}); start another without --resume") from error
+    for word in BEGINNINGS:
+        if (now := getattr(a, word, None)) is not None and word in before and now != before[word]:
+            option = "--" + word.strip("_").replace("_", "-")
+            raise InputError(f"{option} is {now}, and the run in {a.out!r} began with {before[word]}; leave it out when resuming")
+    return stored
+
+
+def beginnings(a: argparse.Namespace, stored: dict) -> dict:
+    """What a run's record remembers of the words that it began with."""
+    now = {word: getattr(a, word) or default for word, default in BEGINNINGS.items() if hasattr(a, word)}
+    return stored.get("about", now)
+
+
+def _read(content: dict, kind: str) -> Any:
+    """A recipe as it comes back from JSON."""
+    some = next(iter(RECIPES[kind].values()))
+    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    fit = {k: tuple(v) if isinstance(v, list) else v for k, v in tuples.pop("fit").items()}
+    return type(some)(**tuples, fit=type(some.fit)(**fit))
 
 
 def data_of(a: argparse.Namespace) -> tuple:
     """(training data, validation data or None, output folder), all of them there."""
     on_fault = "skip" if a.skip_faults else "raise"
     sets = [open_dataset(name, held_out=False, on_fault=on_fault) for name in a.data]
+    data = sets[0]
     if len(sets) > 1 or a.exhaustive:
         from fairseg_lite.data.mix import Mix
 
         kinds = [{"all": "all", "none": ()}.get(e, e.split(",")) for e in a.exhaustive or []]
         data = Mix(sets, weights=a.weights, exhaustive=kinds or None)
-    else:
-        data = sets[0]
     valid = open_dataset(a.valid, held_out=True, on_fault=on_fault) if a.valid else None
     return data, valid, output_folder(a.out)
 
 
-def sampler_of(recipe) -> type:
-    """The sampler that follows a recipe's rules."""
-    from fairseg_lite.data.patches import PatchSampler
-    from fairseg_lite.official.patches import OfficialSampler
+def told(a: argparse.Namespace, recipe, history) -> None:
+    """Say what a run gave; after Ctrl-C, where it is kept."""
+    out, step = Path(a.out), history["step"][-1] if history.rows else 0
+    if not history.finished:
+        raise KeyboardInterrupt(f"step {step} is kept in {out / 'state.safetensors'}; go on with --resume")
+    print(f"{recipe.model}: {step} steps, last loss {history['loss'][-1]:.4f}; network in {out / 'model.safetensors'}")
 
-    return OfficialSampler if recipe.rules == OfficialSampler.rules else PatchSampler
+
+def measured(a: argparse.Namespace, what: str, report: object, numbers: dict) -> None:
+    """Say what --valid gave, and keep it."""
+    print(f"{a.valid}: {'' if what == 'patches' else what + ' of '}{report}")
+    write_json(Path(a.out) / "valid.json", {"data": a.valid, what: numbers}, indent=1)

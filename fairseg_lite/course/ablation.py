@@ -28,7 +28,8 @@ from fairseg_lite.inference.detect import detect
 from fairseg_lite.models.checkpoints import load_model
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipathnet import MultiPathNet
-from fairseg_lite.training.multipathnet import MultiPathRecipe, train_multipathnet
+from fairseg_lite.training.detector import train_multipathnet
+from fairseg_lite.training.recipes import MultiPathRecipe
 
 MEASURES = ("ap50", "ap75", "ap", "small", "medium", "large")
 

@@ -1,8 +1,8 @@
 """The design study of SharpMask section 4 at a laptop's scale: what a variant of the network costs.
 
 The second paper varies the trunk by W (patch side), P (poolings), D (depth) and F (features after the 1x1 convolution), and
-how much mask and score share (heads A, B, C). `TRUNKS` and `HEADS` name variants of `deepmask_tiny`; their values are what
-`train_deepmask(model_kwargs=...)` takes. `costs` counts and times them, lesson 07 puts accuracy beside it.
+how much mask and score share (heads A, B, C). `TRUNKS` and `HEADS` name variants of `deepmask_tiny`; their values are
+`options` of a recipe. `costs` counts and times them, lesson 07 puts accuracy beside it.
 The variants are ours: the paper's are of ResNet-50 size. D counts the stem and two convolutions for each block.
 """
 

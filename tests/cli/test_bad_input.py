@@ -13,7 +13,7 @@ from fairseg_lite.data.download import COCO
 from fairseg_lite.models import checkpoints
 from fairseg_lite.models.checkpoints import save_tensors
 
-QUICK = ("--steps", 2, "--batch", 4)
+QUICK = ("--steps", 2, "--set", "positives=3", "--set", "negatives=1")
 
 
 @pytest.fixture
@@ -135,8 +135,8 @@ def test_trunk_weights_that_do_not_do(refused, scenes, tmp_path):
     for name in ("none.safetensors", "cut.safetensors", "linear.safetensors"):
         assert name in refused(*start, tmp_path / name)
     assert "NoSuchWeights" in refused(*start, "NoSuchWeights")
-    assert "has no ImageNet weights" in refused(*start, tmp_path / "cut.safetensors", "--model", "deepmask_tiny")
-    assert "belongs to deepmask_resnet50" in refused("train", "deepmask", scenes, "-o", tmp_path / "r", "--stride-in-1x1")
+    assert "has no ImageNet weights" in refused(*start, tmp_path / "cut.safetensors", "--set", "model=deepmask_tiny")
+    assert "options has no 'stride_in_1x1'" in refused(*start[:5], "--set", "options.stride_in_1x1=true")
 
 
 def test_a_run_is_neither_overwritten_nor_mixed(refused, tmp_path):
@@ -188,11 +188,29 @@ def test_data_sets_that_are_not_there_or_damaged(refused, cli, network, folder, 
     assert "instances.json" in refused(*train, "--resume")
 
 
+NUMBERS = {
+    "fit.lr=-1": "lr is -1.0; it must be above 0",
+    "fit.lr=nan": "--set fit.lr=nan: fit.lr is a number, such as 0.002",
+    "fit.workers=-1": "workers is -1; it must be at least 0",
+    "fit.save_every=0": "save_every is 0; it must be at least 1",
+    "fit.optimizer=adam": "optimizer is 'adam'; choose",
+    "fit.milestones=3": "1 milestones and 0 factors",
+    "fit.ema=1": "ema is 1.0",
+    "fit.speed=1": "FitConfig has no 'speed'; choose of steps, lr",
+    "padding=none": "padding is 'none'; choose",
+    "balance=some": "balance is 'some'; choose",
+    "rules=mine": "rules are 'mine'",
+    "positives=-1": "positives",
+    "freeze=9": "freeze is 9",
+    "turn=-5": "turn is -5.0; it must be from 0 to 180",
+    "options.patch_size=-3": "patch_size is -3",
+}
+
+
 def test_numbers_that_make_no_sense(refused, tmp_path):
     start = ("train", "deepmask", "shapes:9", "-o", tmp_path / "r", *QUICK)
-    assert "--lr is -1.0; it must be above 0" in refused(*start, "--lr", -1)
-    assert "--lr is nan" in refused(*start, "--lr", "nan")
-    assert "--workers is -1" in refused(*start, "--workers", -1)
+    for word, said in NUMBERS.items():
+        assert said in refused(*start, "--set", word), word
     assert "width is 0; it must be at least 1" in refused("bench", "--quick", "--set", "width=0")
     assert "there are 500" in refused("demo", "--scene", 500, "-o", tmp_path / "d")
 

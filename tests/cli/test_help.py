@@ -10,12 +10,6 @@ import pytest
 
 import fairseg_lite
 from fairseg_lite.cli import build_parser
-from fairseg_lite.cli.evaluate import MULTIPATHNET_NAMES
-from fairseg_lite.cli.train import MODEL_NAMES, RECIPE_NAMES, SHARPMASK_NAMES, SHARPMASK_RECIPE_NAMES
-from fairseg_lite.models import multipathnet, sharpmask
-from fairseg_lite.models.deepmask import MODELS
-from fairseg_lite.training.recipes import RECIPES
-from fairseg_lite.training.sharpmask import SHARPMASK_RECIPES
 
 
 def jobs(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], argparse.ArgumentParser]:
@@ -66,16 +60,17 @@ def test_help_of_a_group_lists_its_members(words, cli):
             assert any(line.strip().startswith(job[len(words)]) for line in out), job
 
 
-def test_help_needs_no_torch():
-    code = "import sys, fairseg_lite.cli as c; c.build_parser().format_help(); print('torch' in sys.modules)"
+@pytest.mark.parametrize("words", [(), ("train", "multipathnet"), ("detect",), ("bench",)], ids=str)
+def test_help_needs_no_torch(words):
+    code = f"""
+import contextlib, sys
+from fairseg_lite.cli import main
+with contextlib.suppress(SystemExit):
+    main([*{words!r}, "--help"])
+print("torch" in sys.modules, "numpy" in sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "False\n", done.stderr
-
-
-def test_names_that_the_options_offer_are_the_librarys():
-    assert set(MODEL_NAMES) == set(MODELS) and set(SHARPMASK_NAMES) == set(sharpmask.MODELS)
-    assert set(MULTIPATHNET_NAMES) == set(multipathnet.MODELS)
-    assert set(RECIPE_NAMES) == set(RECIPES) and set(SHARPMASK_RECIPE_NAMES) == set(SHARPMASK_RECIPES)
+    assert done.stdout.endswith("False False\n"), done.stderr
 
 
 def test_the_version_is_told(cli):

@@ -1,20 +1,23 @@
 """`train multipathnet` and `ablate`, each on the smallest thing that is still real."""
 
 import json
+import shutil
 
 import pytest
 
-from fairseg_lite.cli import naming
-from fairseg_lite.cli.naming import IDEAS, _changed, _start
+from fairseg_lite.cli import build_parser
+from fairseg_lite.cli.naming import _start
+from fairseg_lite.cli.runs import recipe_of
 from fairseg_lite.data.coco import CocoDataset, write_coco_folder
 from fairseg_lite.data.results import save_boxes
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.models.checkpoints import load_model
-from fairseg_lite.models.multipathnet import MODELS
-from fairseg_lite.training.multipathnet import MULTIPATHNET_RECIPES
+from fairseg_lite.training.recipes import MULTIPATHNET
 from tests.data.test_rois import around
 
-QUICK = ("--steps", 2, "--batch", 1, "--no-integral", "--no-foveal", "--no-skip", "--precision", "fp32")
+FP32 = ("--set", "fit.precision=fp32")
+FAST = [word for idea in ("integral", "foveal", "skip") for word in ("--set", f"options.{idea}=false")]
+QUICK = ("--steps", 2, "--set", "images=1", *FAST, *FP32)
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +27,6 @@ def folder(tmp_path_factory):
     write_coco_folder(ShapesDataset(2, seed=4), where / "scenes", progress=False)
     save_boxes(where / "boxes.json", around(CocoDataset(where / "scenes"), copies=3))
     return where
-
-
-def test_names_are_the_librarys():
-    assert tuple(MODELS) == naming.MODEL_NAMES
-    assert set(naming.RECIPE_NAMES) == set(MULTIPATHNET_RECIPES)
 
 
 def test_train_measure_and_resume(cli, refused, folder, tmp_path):
@@ -44,6 +42,10 @@ def test_train_measure_and_resume(cli, refused, folder, tmp_path):
     assert report["boxes"]["pictures"] == 2 and f"AP {report['boxes']['ap']:.3f}" in said[-1]
     assert cli(*words[:-2], "--resume", "--steps", 3)[0] == 0, "switches and proposals come with the run"
     assert load_model(tmp_path / "r/model.safetensors").thresholds == (0.5,)
+    categories = _renamed(folder / "scenes", tmp_path / "other")
+    assert "began with categories = 9, among them 'square', and now it is 9, among them 'box'" in refused(
+        "train", "multipathnet", categories, *words[3:5], "--resume", "--proposals", folder / "boxes.json", "--steps", 4
+    )
     steps = [json.loads(line)["step"] for line in (tmp_path / "r/log.jsonl").read_text().splitlines()]
     assert steps[-1] == 3
     assert "holds a run of multipathnet_tiny; resume it with train multipathnet" in refused(
@@ -61,13 +63,13 @@ def test_proposals_left_out_are_told(cli, folder, tmp_path):
 
 
 def test_a_network_makes_the_proposals_once(cli, folder, tmp_path):
-    words = ("train", "multipathnet", "shapes:2", "--out", tmp_path, "--proposals", "shapes", "--top-k", 10)
+    words = ("train", "multipathnet", "shapes:2", "--out", tmp_path, "--proposals", "shapes", "--set", "top=10")
     assert cli(*words, *QUICK)[0] == 0
     path = tmp_path / "proposals-train-shapes-10.json"
     rows = json.loads(path.read_text())
     assert len(rows) == 20 and {r["image_id"] for r in rows} == {1, 2}
     before = path.stat().st_mtime_ns
-    assert cli(*words, "--resume", "--steps", 3)[0] == 0
+    assert cli(*words[:-2], "--resume", "--steps", 3)[0] == 0
     assert path.stat().st_mtime_ns == before
 
 
@@ -78,18 +80,25 @@ def test_bad_words(refused, folder, tmp_path):
     assert "proposals for 2 of 2 pictures (the first has id 1)" in refused(
         "train", "multipathnet", _other(tmp_path), "--out", tmp_path / "r", "--proposals", folder / "boxes.json"
     )
-    assert "without the integral loss there is one classifier" in refused(*mine, "--no-integral", "--heads", 4)
-    assert "has no ImageNet weights" in refused(*mine, "--trunk-weights", "W")
-    assert "--trunk-from belongs to multipathnet_tiny" in refused(
-        *mine, "--model", "multipathnet_vgg16", "--trunk-from", "shapes"
+    assert "integral is 11; it must be from 1 to 10" in refused(*mine, "--set", "options.integral=11")
+    assert "begins with a tiny DeepMask" in refused(*mine, "--trunk-weights", "ResNet50_Weights.DEFAULT")
+    assert "no such file, and no torchvision name" in refused(
+        *mine, "--set", "model=multipathnet_vgg16", "--trunk-weights", "shapes"
     )
-    assert "--stride-in-1x1 belongs to multipathnet_resnet50; the network here is multipathnet_tiny" in refused(
-        *mine, "--stride-in-1x1"
-    )
+    assert "options has no 'stride_in_1x1'" in refused(*mine, "--set", "options.stride_in_1x1=true")
+    assert "holds no network that proposes but a MultiPathNet" in refused(*words, "--proposals", "shapes-multipath")
     assert "nothing.json' cannot be read" in refused(*words, "--proposals", tmp_path / "nothing.json")
     (tmp_path / "empty.json").write_text("[]")
     assert "hold no proposal" in refused(*words, "--proposals", tmp_path / "empty.json")
     assert cli_trained(tmp_path) == []
+
+
+def _renamed(source, target):
+    """The same folder, but that its first category has another name."""
+    shutil.copytree(source, target)
+    path = target / "instances.json"
+    path.write_text(path.read_text().replace('"name": "square"', '"name": "box"'))
+    return target
 
 
 def _other(tmp_path):
@@ -106,43 +115,35 @@ def cli_trained(folder):
     return list(folder.rglob("state.safetensors"))
 
 
-def test_switches_change_the_network_only():
-    from fairseg_lite.cli import build_parser
-
+def test_the_words_change_what_they_name():
     def changed(*words, recipe="shapes"):
-        a = build_parser().parse_args(["train", "multipathnet", "shapes", "--out", "x", *words])
-        return _changed(a, MULTIPATHNET_RECIPES[recipe])
+        a = build_parser().parse_args(["train", "multipathnet", "shapes", "--out", "x", "--recipe", recipe, *words])
+        return recipe_of(a, "multipathnet", {})
 
-    for name, recipe in MULTIPATHNET_RECIPES.items():
+    for name, recipe in MULTIPATHNET.items():
         assert changed(recipe=name) == recipe
-    for idea in IDEAS:
-        assert changed(f"--no-{idea}").options == {idea: False}
-    assert changed("--heads", "4").options == {"integral": 4}
-    assert changed("--model", "multipathnet_tiny", recipe="official").options == {}
-    assert changed("--untied").untied and changed("--batch", "7").images == 7
-    assert changed("--short-side", "256").short_side == (256, 256)
-    assert changed("--short-side", "1200").max_side == 1200
-    assert changed("--stride-in-1x1", recipe="photos").options == {
-        **MULTIPATHNET_RECIPES["photos"].options,
+    assert changed("--set", "options.integral=4").options == {"integral": 4}
+    assert changed("--set", "model=multipathnet_tiny", recipe="official").options == {}
+    assert changed("--set", "untied=true", "--set", "images=7").images == 7
+    assert changed("--set", "short_side=256,256").short_side == (256, 256)
+    assert changed("--set", "options.stride_in_1x1=true", recipe="photos").options == {
+        **MULTIPATHNET["photos"].options,
         "stride_in_1x1": True,
     }
 
 
 def test_a_tiny_network_begins_with_a_deepmask_unless_told():
-    from fairseg_lite.cli import build_parser
-
     def start(*words):
-        a = build_parser().parse_args(["train", "multipathnet", "shapes", "--out", "x", *words])
-        return _start(a, MULTIPATHNET_RECIPES["lesson"])
+        return _start(build_parser().parse_args(["train", "multipathnet", "shapes", "--out", "x", *words]), "multipathnet_tiny")
 
-    plain, sharp = start()["trunk_from"], start("--trunk-from", "shapes-sharp")["trunk_from"]
+    plain, sharp = start()["trunk_from"], start("--trunk-weights", "shapes-sharp")["trunk_from"]
     assert all((v == sharp.trunk.state_dict()[k]).all() for k, v in plain.trunk.state_dict().items())
-    assert start("--trunk-from", "none") == {}
+    assert start("--trunk-weights", "none") == {}
 
 
 def test_ablate_from_the_command_line(cli, refused, folder, tmp_path):
     words = ("ablate", tmp_path / "t", "--data", folder / "scenes", "--proposals", folder / "boxes.json")
-    words += ("--valid", folder / "scenes", "--valid-proposals", folder / "boxes.json", "--seeds", 1, "--precision", "fp32")
+    words += ("--valid", folder / "scenes", "--valid-proposals", folder / "boxes.json", "--seeds", 1, *FP32)
     code, said, _ = cli(*words, "--steps", 1)
     assert code == 0
     assert said[0].split()[:3] == ["integral", "foveal", "skip"] and len(said) == 8

@@ -18,7 +18,8 @@ from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.masks import polygons_to_mask, rle_encode
 from fairseg_lite.official import patches as official_patches
 from fairseg_lite.official.patches import OfficialSampler, crop_grey, crop_polygons, polygons_of
-from fairseg_lite.training.recipes import RECIPES, train_deepmask
+from fairseg_lite.training.recipes import RECIPES
+from fairseg_lite.training.stages import train_deepmask
 from tests.data.test_patches import TINY, Boxes
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle"
@@ -306,7 +307,7 @@ def test_even_steps_hold_mask_samples_and_odd_ones_score_samples():
 
 
 def test_the_official_recipe_trains():
-    recipe = RECIPES["official"]
+    recipe = RECIPES["deepmask"]["official"]
     short = replace(recipe, model="deepmask_tiny", positives=4, negatives=4, fit=replace(recipe.fit, steps=2, log_every=1))
     _, history = train_deepmask(ShapesDataset(6), recipe=short, progress=False, sampler=OfficialSampler)
     assert history.finished

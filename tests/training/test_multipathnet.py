@@ -11,18 +11,14 @@ from fairseg_lite.data.rois import RoiSampler, delta_statistics
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.models.checkpoints import load_model, load_tensors
 from fairseg_lite.models.multipathnet import MODELS, MultiPathNet
-from fairseg_lite.training import proposals as proposing
-from fairseg_lite.training.multipathnet import (
-    MULTIPATHNET_RECIPES,
-    MultiPathRecipe,
-    build_multipathnet,
-    multipath_step,
-    train_multipathnet,
-)
+from fairseg_lite.training import detector as proposing
+from fairseg_lite.training.detector import build_multipathnet, multipath_step, train_multipathnet
+from fairseg_lite.training.recipes import RECIPES, MultiPathRecipe
 from tests.data.test_patches import Boxes as Rectangles
 from tests.data.test_rois import around, proposals
 
-LESSON = MULTIPATHNET_RECIPES["lesson"]
+RECIPES = RECIPES["multipathnet"]
+LESSON = RECIPES["lesson"]
 SMALL = {"foveal": False, "skip": False, "integral": 2, "width": 16}
 
 
@@ -76,7 +72,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(scenes, boxes, tm
     with pytest.raises(ValueError, match="holds a run already"):
         run("parts", 5)
     other = Rectangles(*[(64, 64, [(5, 5, 40, 40, 0, False)])] * 9)
-    with pytest.raises(ValueError, match="holds a run of multipathnet_tiny with 9 categories, this is multipathnet_tiny with 2"):
+    with pytest.raises(ValueError, match="began with categories = 9, among them 'square', and now it is 2, among them"):
         train_multipathnet(other, {0: proposals()}, recipe=quick(), out=tmp_path / "parts", resume=True, progress=False)
 
 
@@ -153,7 +149,7 @@ def test_what_cannot_be_trained_is_refused(scenes, boxes):
         run(empty, {0: proposals()})
     with pytest.raises(ValueError, match="are of no picture"):
         run(found={99: proposals()})
-    with pytest.raises(ValueError, match="model 'resnet' is unknown"):
+    with pytest.raises(ValueError, match="model is 'resnet'; choose one of"):
         run(recipe=quick(model="resnet"))
     with pytest.raises(ValueError, match="multipathnet_tiny takes no trunk_weights"):
         run(trunk_weights="x")
@@ -162,8 +158,8 @@ def test_what_cannot_be_trained_is_refused(scenes, boxes):
 
 
 def test_recipes_name_networks_and_official_numbers():
-    assert {r.model for r in MULTIPATHNET_RECIPES.values()} <= set(MODELS)
-    official, paper = MULTIPATHNET_RECIPES["official"], MULTIPATHNET_RECIPES["paper"]
+    assert {r.model for r in RECIPES.values()} <= set(MODELS)
+    official, paper = RECIPES["official"], RECIPES["paper"]
     assert official.untied and not paper.untied
     assert (paper.images, paper.rois, paper.top, paper.fit.weight_decay) == (4, 64, 1000, 0)
     assert round(paper.rois * paper.fg_fraction) == 16

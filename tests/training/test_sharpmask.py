@@ -10,9 +10,10 @@ from fairseg_lite.evaluation.patches import patch_report
 from fairseg_lite.models.checkpoints import load_model, load_tensors, load_weights, save_model
 from fairseg_lite.models.deepmask import deepmask_tiny
 from fairseg_lite.models.sharpmask import SharpMask, sharpmask_tiny
-from fairseg_lite.training.sharpmask import SHARPMASK_RECIPES, train_sharpmask
+from fairseg_lite.training.recipes import RECIPES
+from fairseg_lite.training.stages import train_sharpmask
 
-LESSON = SHARPMASK_RECIPES["lesson"]
+LESSON = RECIPES["sharpmask"]["lesson"]
 QUICK = replace(LESSON, positives=4, fit=replace(LESSON.fit, steps=2, warmup=0, precision="fp32", log_every=1))
 
 
@@ -25,7 +26,7 @@ def test_a_run_keeps_the_deepmask_to_the_last_byte_and_can_be_loaded(scenes, tmp
     deepmask = load_model(kind="DeepMask")
     before = {k: v.clone() for k, v in deepmask.state_dict().items()}
     model, history = train_sharpmask(
-        scenes, recipe=QUICK, deepmask=deepmask, refinement={"k": 16}, out=tmp_path / "run", progress=False
+        scenes, recipe=replace(QUICK, options={"k": 16}), deepmask=deepmask, out=tmp_path / "run", progress=False
     )  # fmt: skip
     assert history.finished and all(torch.equal(v, before[k]) for k, v in model.deepmask.state_dict().items())
     assert history["loss"] == history["mask"]  # a frozen score has no loss
@@ -37,10 +38,8 @@ def test_a_run_keeps_the_deepmask_to_the_last_byte_and_can_be_loaded(scenes, tmp
     assert all(torch.equal(v, back.state_dict()[k]) for k, v in model.state_dict().items())
     state = load_tensors(tmp_path / "run/state.safetensors")[0]
     assert not any(k.startswith("optimizer.") and v.shape == deepmask.embed.weight.shape for k, v in state.items())
-    longer = replace(QUICK, fit=replace(QUICK.fit, steps=3))
-    _, more = train_sharpmask(
-        scenes, recipe=longer, deepmask=deepmask_tiny(), refinement={"k": 16}, out=tmp_path / "run", resume=True, progress=False
-    )  # fmt: skip
+    longer = replace(QUICK, options={"k": 16}, fit=replace(QUICK.fit, steps=3))
+    _, more = train_sharpmask(scenes, recipe=longer, out=tmp_path / "run", resume=True, progress=False)
     assert more["step"] == [1, 2, 3]
 
 
@@ -71,7 +70,7 @@ def test_another_networks_recipe_is_refused(scenes):
     with pytest.raises(
         ValueError, match="trains sharpmask_resnet50, which is built on a deepmask_resnet50; this is a deepmask_tiny"
     ):
-        train_sharpmask(scenes, recipe=SHARPMASK_RECIPES["photos"], deepmask=load_model(), progress=False)
+        train_sharpmask(scenes, recipe=RECIPES["sharpmask"]["photos"], deepmask=load_model(), progress=False)
     with pytest.raises(ValueError, match="this is a SharpMask"):
         train_sharpmask(scenes, recipe=LESSON, deepmask=sharpmask_tiny(), progress=False)
 

@@ -1,0 +1,197 @@
+"""The first two stages: DeepMask on patches, then a SharpMask on top of a DeepMask that stays as it is.
+
+    train_deepmask(dataset, recipe=RECIPES["deepmask"]["photos"], out="runs/photos", trunk_weights="ResNet50_Weights.DEFAULT")
+    deepmask = load_model("runs/photos/model.safetensors", kind="DeepMask")
+    train_sharpmask(dataset, deepmask=deepmask, recipe=RECIPES["sharpmask"]["photos"], out="runs/sharp")
+
+The paper trains in two stages, too, and found that end-to-end training added little (SharpMask section 3.2): two are faster,
+and one network gives both kinds of masks. The third stage is in `detector`.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairseg_lite.data.patches import PatchBatch, PatchSampler
+from fairseg_lite.data.scenes import SceneDataset, described
+from fairseg_lite.errors import InputError
+from fairseg_lite.evaluation.patches import patch_spec
+from fairseg_lite.models.checkpoints import MODELS, load_tensors, save_model
+from fairseg_lite.models.deepmask import DeepMask
+from fairseg_lite.models.losses import deepmask_loss
+from fairseg_lite.models.network import Network
+from fairseg_lite.models.sharpmask import SharpMask
+from fairseg_lite.training.fit import History, fit
+from fairseg_lite.training.recipes import MultiPathRecipe, Recipe
+
+SETTLED = ("model", "options", "freeze", "end_to_end", "statistics", "fit.optimizer", "fit.ema")  # once a run has begun
+
+
+def loss_of(recipe: Recipe) -> Callable[[nn.Module, PatchBatch, int], dict[str, Tensor]]:
+    """The step function for `fit`: the joint loss, or one branch at a time when the recipe alternates.
+
+    A SharpMask whose DeepMask is frozen has the mask loss alone: its scores cannot change.
+    """
+
+    def step_loss(model: nn.Module, batch: PatchBatch, step: int) -> dict[str, Tensor]:
+        only = (None, "mask", "score")[(1 + step % 2) if recipe.alternate else 0]
+        if getattr(model, "frozen", False):
+            only = "mask"
+        output = model(batch.images)
+        loss = deepmask_loss(output, batch.masks, batch.labels, score_weight=recipe.score_weight, only=only)
+        return {"loss": loss.total, "mask": loss.mask, "score": loss.score}
+
+    return step_loss
+
+
+def train_deepmask(
+    dataset: SceneDataset,
+    *,
+    recipe: Recipe,
+    model: DeepMask | None = None,
+    trunk_weights: str | Path | None = None,
+    **run: Any,
+) -> tuple[DeepMask, History]:
+    """Train DeepMask on any dataset of scenes.
+
+    Args:
+        dataset: scenes with masks (`ShapesDataset`, `CocoDataset`, `Mix`).
+        recipe: the run's numbers.
+        model: a network to go on with; otherwise the recipe's is built.
+        trunk_weights: ImageNet weights for a fresh network (`load_trunk_weights`).
+        run: as for `trained`.
+    Returns:
+        The network in evaluation mode, and its history.
+    Raises:
+        InputError: as `trained`.
+    Source: DeepMask section 3.3. Lesson: 03.
+    """
+    model = model or begun(recipe, run.get("out"), run.get("resume", False))
+    if model is None:
+        torch.manual_seed(recipe.fit.seed)
+        extra = {} if trunk_weights is None else {"trunk_weights": trunk_weights}
+        model = MODELS[recipe.model](**recipe.options, **extra)
+    model.trunk.freeze(recipe.freeze)
+    return model, trained(model, dataset, recipe, **run)
+
+
+def train_sharpmask(
+    dataset: SceneDataset, *, recipe: Recipe, deepmask: DeepMask | None = None, **run: Any
+) -> tuple[SharpMask, History]:
+    """Train the refinement of a DeepMask.
+
+    Args:
+        dataset: scenes with masks, as for `train_deepmask`.
+        recipe: the run's numbers; with `end_to_end` the DeepMask is trained, too.
+        deepmask: a trained one, from `load_model`; it becomes part of the result. None where a run goes on: it comes with it.
+        run: as for `trained`.
+    Returns:
+        The network in evaluation mode, and its history.
+    Raises:
+        InputError: as `trained`; or a DeepMask that is not the one the recipe's network is built on.
+    Source: SharpMask section 3.2. Lesson: 06.
+    """
+    if recipe.end_to_end and not recipe.negatives:
+        raise InputError("end_to_end without negatives: the score would learn to say yes always; set negatives above 0")
+    model = begun(recipe, run.get("out"), run.get("resume", False))
+    if model is None:
+        base = recipe.model.replace("sharpmask", "deepmask")
+        held = deepmask.record.model if isinstance(deepmask, DeepMask) else type(deepmask).__name__
+        if held != base:
+            raise InputError(
+                f"recipe trains {recipe.model}, which is built on a {base}; this is a {held}: choose the other's recipe"
+            )
+        torch.manual_seed(recipe.fit.seed)
+        model = MODELS[recipe.model](deepmask=deepmask, **recipe.options)
+    return model, trained(model.freeze(not recipe.end_to_end), dataset, recipe, **run)
+
+
+def trained(
+    model: DeepMask | SharpMask,
+    dataset: SceneDataset,
+    recipe: Recipe,
+    *,
+    out: str | Path | None = None,
+    about: dict | None = None,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    progress: bool = True,
+    sampler: type[PatchSampler] = PatchSampler,
+) -> History:
+    """Train a network that is built on patches.
+
+    Args:
+        model: changed in place.
+        out: folder for `state.safetensors`, `log.jsonl` and, when done, `model.safetensors`.
+        about: what else the network's record is to remember.
+        device: where to train.
+        resume: go on from `out`.
+        progress: show a bar.
+        sampler: what draws the patches; its `rules` must be the recipe's.
+    Raises:
+        InputError: the sampler follows other rules or finds no usable object; or from `fit` and the disk.
+    """
+    if sampler.rules != recipe.rules:
+        raise InputError(f"the recipe's rules are {recipe.rules!r}, but {sampler.__name__} follows {sampler.rules!r}")
+    names = ("positives", "negatives", "balance", "padding", "jitter", "colour", "turn")
+    samples = sampler(
+        dataset,
+        patch_spec(model),
+        seed=recipe.fit.seed,
+        cache=recipe.cache * 2**20,
+        pixels=model.record.pixels,
+        **{name: getattr(recipe, name) for name in names},
+    )
+    said = {"data": described(dataset), "padding": recipe.padding, "recipe": asdict(recipe), "about": about or {}}
+    model.record = replace(model.record, **said)
+    return finished(model.to(device), samples, loss_of(recipe), recipe, out=out, resume=resume, progress=progress)
+
+
+def finished(model: Network, samples: Any, step_loss: Callable, recipe: Recipe | MultiPathRecipe, *, out, **how: Any) -> History:
+    """`fit`, and `model.safetensors` once a run has come to its end; the network is in evaluation mode then."""
+    header = model.record.header()
+    history = fit(model.train(), samples, step_loss, recipe.fit, out=out, header=header, **how)
+    model.eval()
+    if dropped := getattr(samples, "dropped", None):  # proposals that were left out, and why
+        model.record = replace(model.record, about={**model.record.about, "dropped": dict(dropped)})
+    if out is not None and history.finished:
+        save_model(Path(out) / "model.safetensors", model)
+    return history
+
+
+def begun(recipe: Recipe | MultiPathRecipe, out: str | Path | None, resume: bool, **record: tuple) -> Network | None:
+    """The network that a run in a folder began with, before its weights are loaded; None where no run is to go on.
+
+    Args:
+        record: what else must be the same, such as categories.
+    Raises:
+        InputError: it began with something else, or with another of the numbers that are `SETTLED` then.
+    """
+    state = None if out is None else Path(out) / "state.safetensors"
+    if not resume or state is None or not state.exists():
+        return None
+    header = load_tensors(state)[1]
+    before, now = _flat(header.get("recipe", {})), _flat(json.loads(json.dumps(asdict(recipe))))
+    for name in SETTLED:
+        if name in before and before[name] != now.get(name):
+            raise _settled(out, name, before[name], now.get(name))
+    for name, value in record.items():
+        for a, b in zip_longest(header.get(name, []), value):
+            if a != b:
+                raise _settled(out, name, f"{len(header.get(name, []))}, among them {a!r}", f"{len(value)}, among them {b!r}")
+    return MODELS[recipe.model](**header["kwargs"])
+
+
+def _settled(out: str | Path, name: str, before: object, now: object) -> InputError:
+    told = f"{str(out)!r} holds a run that began with {name} = {before}, and now it is {now}"
+    return InputError(f"{told}; that is settled when a run begins: leave it as it was, or choose another folder")
+
+
+def _flat(recipe: dict) -> dict:
+    return recipe | {f"fit.{k}": v for k, v in recipe.get("fit", {}).items()}
