@@ -34,6 +34,11 @@ SHIPPED = {
     "shapes-multipath": FOLDER / "multipathnet_tiny_shapes.safetensors",
 }
 
+OTHERS = {  # files of other programs, and what to do with them
+    ".t7": "`fairseg-lite import` makes a checkpoint of a Torch7 file",
+    **dict.fromkeys((".pth", ".pt", ".tar"), "weights of a trunk go to a training, as --trunk-weights"),
+}
+
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> None:
     """Write tensors and a JSON header to PATH, and the header alone to PATH with suffix `.json`, atomically.
@@ -78,9 +83,10 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             header = json.loads((f.metadata() or {}).get("fairseg_lite", "null"))
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"checkpoint {str(path)!r} ({path.stat().st_size} bytes) is truncated or no safetensors file: {error}"
-        ) from error
+        what = f"checkpoint {str(path)!r} ({path.stat().st_size} bytes)"
+        if advice := OTHERS.get(path.suffix.lower()):
+            raise InputError(f"{what} is no safetensors file; {advice}") from error
+        raise InputError(f"{what} is truncated or no safetensors file: {error}") from error
     if not isinstance(header, dict):
         raise InputError(f"checkpoint {str(path)!r} has no fairseg_lite header; bare trunk weights go to trunk_weights")
     return tensors, header

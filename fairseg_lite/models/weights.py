@@ -10,6 +10,8 @@ from torchvision.models import get_weight
 
 from fairseg_lite.errors import InputError
 
+READABLE = (".safetensors", ".pth", ".pt", ".pth.tar")
+
 
 def load_trunk_weights(trunk: nn.Module, source: str | Path) -> None:
     """Load ImageNet weights into a trunk by name; what belongs to later layers (layer4, classifier) is left aside.
@@ -63,19 +65,29 @@ def read_weights(source: str | Path) -> Mapping[str, Tensor]:
     Raises:
         InputError: the file is missing or unreadable, or the download failed.
     """
-    path = Path(source)
-    if path.suffix not in (".safetensors", ".pth", ".pt") or not path.is_file():
+    path, what = Path(source), f"trunk weights {str(source)!r}"
+    if not path.is_file():
         try:
             return get_weight(str(source)).get_state_dict(progress=True)
         except (ValueError, KeyError, AttributeError):
-            raise InputError(
-                f"trunk weights {str(source)!r}: no such file, and no torchvision name like 'ResNet50_Weights.DEFAULT'"
-            ) from None
+            raise InputError(f"{what}: no such file, and no torchvision name like 'ResNet50_Weights.DEFAULT'") from None
         except OSError as error:
-            raise InputError(f"trunk weights {str(source)!r}: download failed ({error}); try again, or give a file") from error
+            raise InputError(f"{what}: download failed ({error}); try again, or give a file") from error
+    if not path.name.lower().endswith(READABLE):
+        torch7 = path.suffix.lower() == ".t7"
+        advice = (
+            "`fairseg-lite import` makes a checkpoint of a .t7"
+            if torch7
+            else "extract an archive, or name the file for what it is"
+        )
+        raise InputError(f"{what}: wanted a file {', '.join(READABLE)}; {advice}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = found.get("state_dict", found)  # a training script's checkpoint
     except Exception as error:  # each reader has its own exceptions for a damaged file
-        raise InputError(f"trunk weights {str(source)!r}: not a readable {path.suffix} file ({error})") from error
+        raise InputError(f"{what}: not a readable {path.suffix} file ({str(error).splitlines()[0]})") from error
+    if not all(isinstance(v, Tensor) for v in found.values()):
+        raise InputError(f"{what}: holds {', '.join(map(str, list(found)[:3]))}; wanted a table of tensors by name")
+    return found

@@ -128,6 +128,41 @@ def test_checkpoints_that_do_not_do(refused, network, photo, tmp_path):
     assert "'sharpmask_of_the_future'" in said(tmp_path / "other.safetensors")
 
 
+def test_files_of_other_programs_are_told_what_to_do_with(refused, network, photo, scenes, tmp_path):
+    for name in ("a.t7", "a.pth.tar", "a.zip"):
+        (tmp_path / name).write_bytes(b"PK not weights")
+    words = ("propose", photo, "-o", tmp_path / "o", "--model")
+    assert "`fairseg-lite import` makes a checkpoint of a Torch7 file" in refused(*words, tmp_path / "a.t7")
+    assert "go to a training, as --trunk-weights" in refused(*words, tmp_path / "a.pth.tar")
+    train = ("train", "deepmask", scenes, "-o", tmp_path / "r", *QUICK, "--recipe", "photos", "--trunk-weights")
+    assert "`fairseg-lite import` makes a checkpoint of a .t7" in refused(*train, tmp_path / "a.t7")
+    assert "extract an archive" in refused(*train, tmp_path / "a.zip")
+    assert "not a readable .tar file" in refused(*train, tmp_path / "a.pth.tar")
+    torch.save({"epoch": 3, "state_dict": nn.Linear(2, 2).state_dict()}, tmp_path / "a.pth.tar")
+    assert "tensors are missing, first 'conv1.weight'" in refused(*train, tmp_path / "a.pth.tar"), "it was read"
+    torch.save({"epoch": 3}, tmp_path / "a.pth")
+    assert "wanted a table of tensors by name" in refused(*train, tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("words", [
+    ("propose", "PHOTO", "-o", "OUT", "--model", "shapes-multipath"),
+    ("demo", "-o", "OUT", "--model", "shapes-multipath"),
+    ("demo", "-o", "OUT", "--detector", "shapes"),
+    ("evaluate", "shapes-multipath", "shapes:1"),
+    ("evaluate", "shapes-multipath", "shapes:1", "--boundary"),
+    ("evaluate", "detections", "shapes", "shapes:1"),
+    ("detect", "PHOTO", "-o", "OUT", "--model", "shapes-sharp"),
+    ("detect", "PHOTO", "-o", "OUT", "--proposer", "shapes-multipath"),
+    ("train", "sharpmask", "shapes:9", "-o", "OUT", "--from", "shapes-multipath"),
+    ("train", "multipathnet", "shapes:9", "-o", "OUT", "--proposals", "shapes-multipath"),
+    ("train", "multipathnet", "shapes:9", "-o", "OUT", "--trunk-weights", "shapes-multipath"),
+], ids=" ".join)  # fmt: skip
+def test_a_network_of_the_wrong_kind_is_a_sentence(refused, photo, tmp_path, words):
+    line = refused(*[{"PHOTO": photo, "OUT": tmp_path / "o"}.get(word, word) for word in words])
+    assert "wanted a " in line
+    assert "MultiPathNet" in line or "multipathnet" in line
+
+
 def test_trunk_weights_that_do_not_do(refused, scenes, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(b"\x08")
     save_tensors(tmp_path / "linear.safetensors", nn.Linear(2, 2).state_dict(), {})
