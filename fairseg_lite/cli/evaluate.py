@@ -93,7 +93,7 @@ def _evaluate(a: argparse.Namespace) -> None:
     for path in (a.out, a.figure, a.edges):
         if path:
             output_folder(Path(path).parent)
-    from fairseg_lite.cli.figures import edges_of, extremes
+    from fairseg_lite.plots.evidence import edges_of, extremes
     from fairseg_lite.data.coco import to_coco
     from fairseg_lite.evaluation.recall import average_recall
     from fairseg_lite.inference.propose import prepare, propose

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fairseg_lite.cli.figures import edges_of, extremes
+from fairseg_lite.plots.evidence import edges_of, extremes
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.models.checkpoints import load_model

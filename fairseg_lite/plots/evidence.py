@@ -12,7 +12,7 @@ from fairseg_lite.evaluation.patches import patch_spec
 from fairseg_lite.geometry.masks import rle_decode
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
-from fairseg_lite.plots import grid, hits, to_pixels
+from fairseg_lite.plots.pictures import grid, hits, to_pixels
 
 
 def extremes(data: SceneDataset, truth: dict, results: list[dict], count: int = 3) -> Figure:
