@@ -4,10 +4,9 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 from fairseg_lite.cli.detect import Detector, add_detection
-from fairseg_lite.cli.inputs import open_dataset, output_folder, proposer, write_json, write_picture
+from fairseg_lite.cli.inputs import folders_of, open_dataset, proposer, write_json, write_picture
 from fairseg_lite.cli.options import DATA_HELP, add_device, add_precision, command, device_of, dtype_of, positive
 from fairseg_lite.cli.settings import add_set, arguments, changed
 from fairseg_lite.errors import InputError
@@ -38,14 +37,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     """Register `evaluate`, `evaluate detections` and `bench`."""
     p = command(commands, "evaluate", "patch IoU and average recall of a network", EVALUATE)
     p.add_argument("model", metavar="MODEL", help="shapes (comes with the library) or a checkpoint")
-    p.add_argument("data", metavar="DATA", help=DATA_HELP)
-    p.add_argument("-o", "--out", metavar="FILE", help="write all numbers as JSON")
-    p.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures: a quick look")
+    _add_judged(p)
     p.add_argument("--top-k", type=positive, default=1000, metavar="N", help="proposals per picture (default: 1000)")
     p.add_argument("--figure", metavar="FILE", help="draw the pictures that went best, median and worst")
     p.add_argument("--edges", metavar="FILE", help="draw edges of eight objects close up; of a SharpMask before and after")
     p.add_argument("--boundary", action="store_true", help="measure the edges of the masks too, on the same patches")
-    p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
     add_set(p, "of `propose`: nms=IOU, zoom=N (larger scales, for small objects), max_side=PX, ...")
     add_precision(p)
     add_device(p)
@@ -53,13 +49,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
     p = command(commands, "evaluate detections", "average precision of named objects, and their mistakes", DETECTIONS)
     p.add_argument("results", metavar="RESULTS", help="COCO results (.json), or a MultiPathNet checkpoint")
-    p.add_argument("data", metavar="DATA", help=DATA_HELP)
-    p.add_argument("-o", "--out", metavar="FILE", help="write all numbers as JSON")
-    p.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures: a quick look")
+    _add_judged(p)
     p.add_argument("--save", metavar="FILE", help="keep what a checkpoint detected, as COCO results")
     p.add_argument("--confusion", metavar="FILE", help="draw what objects were taken for")
     p.add_argument("--curve", metavar="FILE", help="draw AP against the IoU from which on a detection is right")
-    p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
     add_detection(p)
     add_device(p)
     p.set_defaults(run=_evaluate_detections)
@@ -73,6 +66,13 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--json", metavar="FILE", help="write all numbers as JSON")
     add_device(p)
     p.set_defaults(run=_bench)
+
+
+def _add_judged(p: argparse.ArgumentParser) -> None:
+    p.add_argument("data", metavar="DATA", help=DATA_HELP)
+    p.add_argument("-o", "--out", metavar="FILE", help="write all numbers as JSON")
+    p.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures: a quick look")
+    p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
 
 
 KINDS = {"segm": "masks", "bbox": "boxes"}
@@ -90,13 +90,11 @@ def _judged(a: argparse.Namespace) -> tuple:
 
 def _evaluate(a: argparse.Namespace) -> None:
     start, device = time.perf_counter(), device_of(a)
-    for path in (a.out, a.figure, a.edges):
-        if path:
-            output_folder(Path(path).parent)
-    from fairseg_lite.plots.evidence import edges_of, extremes
+    folders_of(a.out, a.figure, a.edges)
     from fairseg_lite.data.coco import to_coco
     from fairseg_lite.evaluation.recall import average_recall
     from fairseg_lite.inference.propose import prepare, propose
+    from fairseg_lite.plots.evidence import edges_of, extremes
 
     options = arguments(a.set, propose, besides=("top_k", "refine", "dtype", "timer"))
     model, (data, total) = proposer(a.model, device), _judged(a)
@@ -163,9 +161,7 @@ def _over(data, find: Callable, rows: Callable) -> tuple[list[dict], float]:
 
 def _evaluate_detections(a: argparse.Namespace) -> None:
     device = device_of(a)
-    for path in (a.out, a.save, a.confusion, a.curve):
-        if path:
-            output_folder(Path(path).parent)
+    folders_of(a.out, a.save, a.confusion, a.curve)
     from fairseg_lite.data.coco import to_coco
     from fairseg_lite.evaluation.errors import analyse_errors, confusion_matrix
     from fairseg_lite.evaluation.precision import evaluate_detections
@@ -235,8 +231,7 @@ def _rows(a: argparse.Namespace, data, truth: dict, total: int, device) -> tuple
 
 def _bench(a: argparse.Namespace) -> None:
     device = device_of(a)
-    if a.json:
-        output_folder(Path(a.json).parent)
+    folders_of(a.json)
     from fairseg_lite import bench
 
     chosen = {k: v for k in ("model", "against") if (v := getattr(a, k))}

@@ -54,20 +54,8 @@ def _import(a: argparse.Namespace) -> None:
         raise InputError(f"{str(source)!r}: {error}") from error
     model.record = replace(model.record, about={"source": source.name, **model.record.about})
     save_model(out, model)
-    numbers = sum(p.numel() for p in model.parameters())
-    record = model.record
-    if record.model == "multipathnet_vgg16":
-        layers = "convolutions " + "+".join(str(len(group)) for group in record.kwargs["trunk"]["widths"])
-    else:
-        layers = "residual blocks " + "+".join(str(len(x)) for x in (model.trunk.layer1, model.trunk.layer2, model.trunk.layer3))
-    if hasattr(model, "patch_size"):
-        sizes = f"patch {model.patch_size} px, masks {model.mask_size} x {model.mask_size}"
-    else:
-        sizes = (
-            f"{model.num_classes} categories, {len(model.classes)} classifiers, {model.pooled} x {model.pooled} cells of a RoI"
-        )
-    print(f"{type(model).__name__}: {record.about['tensors']} tensors, {numbers / 1e6:.2f} M parameters, each in its place")
-    print(f"{layers}, {sizes}")
+    record, numbers = model.record, sum(p.numel() for p in model.parameters())
+    print(f"{record.model}: {record.about['tensors']} tensors, {numbers / 1e6:.2f} M parameters, each in its place")
     if record.pixels.order == "BGR":
         print("it takes pictures as Caffe's VGG does (BGR, 0 to 255, less a mean), and makes them so itself")
     if config := record.about["config"]:

@@ -73,6 +73,13 @@ def output_folder(path: str | Path) -> Path:
     return path
 
 
+def folders_of(*files: str | None) -> None:
+    """As `output_folder`, for the folders of files that will be written, as far as they are named."""
+    for path in files:
+        if path:
+            output_folder(Path(path).parent)
+
+
 def proposer(source: str, device):
     """A network that proposes masks.
 

@@ -25,9 +25,8 @@ def test_a_file_becomes_a_checkpoint(cli, file, tmp_path, photo):
     code, said, err = cli("import", file, "-o", out)
     assert (code, err) == (0, [])
     assert said[0].startswith(f"reading {file} (")
-    assert said[1].startswith("SharpMask: ") and said[1].endswith("each in its place")
-    assert said[2] == "residual blocks 2+1+1, patch 32 px, masks 32 x 32"
-    assert "iSz 32" in said[3] and "km 16" in said[3]
+    assert said[1].startswith("sharpmask_resnet50: ") and said[1].endswith("each in its place")
+    assert "iSz 32" in said[2] and "km 16" in said[2]
     model = load_model(out, kind="SharpMask")
     x = torch.zeros(1, 3, 64, 64)
     assert torch.equal(model(x).masks, small_sharpmask()(x).masks)
@@ -41,9 +40,8 @@ def test_multipathnet_with_vgg(cli, tmp_path):
     path, out = tmp_path / "model.t7", tmp_path / "vgg.safetensors"
     path.write_bytes(dump(OfficialVGG().vgg(small_vgg("multipathnet"))))
     code, said, err = cli("import", path, "-o", out)
-    assert (code, err) == (0, []) and said[1].startswith("MultiPathNet: ")
-    assert said[2] == "convolutions 2+2+3+2+2, 3 categories, 6 classifiers, 3 x 3 cells of a RoI"
-    assert "takes pictures as Caffe's VGG does" in said[3] and said[4] == f"{out} written"
+    assert (code, err) == (0, []) and said[1].startswith("multipathnet_vgg16: ")
+    assert "takes pictures as Caffe's VGG does" in said[2] and said[3] == f"{out} written"
     assert load_model(out, kind="MultiPathNet").box_region is not None
 
 
@@ -82,7 +80,7 @@ def test_download(cli, official, tmp_path):
     official.requests.clear()
     official.faults["/file"] = ["drops"]
     code, said, _ = cli("import", "--download", "deepmask", "-o", out)
-    assert code == 0 and "DeepMask: " in said[1]
+    assert code == 0 and "deepmask_resnet50: " in said[1]
     (_, first), (_, again) = official.requests
     assert first is None and again.startswith("bytes=")
     assert load_model(out).patch_size == 32
