@@ -82,7 +82,7 @@ def stored_run(a: argparse.Namespace, kind: str) -> dict:
         return {}
     try:
         stored = json.loads(header.read_text())
-        name, before = str(stored["model"]), stored.get("about", {})
+        name, before = str(stored["model"]), {"proposals": stored.get("proposals"), **stored.get("about", {})}
         if not name.startswith(kind):
             raise InputError(f"{a.out!r} holds a run of {name}; resume it with train {name.split('_')[0]}")
         _read(stored["recipe"], kind)
@@ -90,7 +90,7 @@ def stored_run(a: argparse.Namespace, kind: str) -> dict:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{str(header)!r} is no run of this version ({error}); start another without --resume") from error
-    for word in BEGINNINGS:
+    for word in (*BEGINNINGS, "proposals"):
         if (now := getattr(a, word, None)) is not None and word in before and now != before[word]:
             option = "--" + word.strip("_").replace("_", "-")
             raise InputError(f"{option} is {now}, and the run in {a.out!r} began with {before[word]}; leave it out when resuming")

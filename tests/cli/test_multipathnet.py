@@ -42,6 +42,7 @@ def test_train_measure_and_resume(cli, refused, folder, tmp_path):
     assert report["boxes"]["pictures"] == 2 and f"AP {report['boxes']['ap']:.3f}" in said[-1]
     assert cli(*words[:-2], "--resume", "--steps", 3)[0] == 0, "switches and proposals come with the run"
     assert load_model(tmp_path / "r/model.safetensors").thresholds == (0.5,)
+    assert "--proposals is shapes, and the run in" in refused(*words[:-2], "--resume", "--proposals", "shapes")
     categories = _renamed(folder / "scenes", tmp_path / "other")
     assert "began with categories = 9, among them 'square', and now it is 9, among them 'box'" in refused(
         "train", "multipathnet", categories, *words[3:5], "--resume", "--proposals", folder / "boxes.json", "--steps", 4
