@@ -20,11 +20,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("picture", nargs="?", metavar="PICTURE", help="a picture of yours, besides the scene")
     p.add_argument("--out", "-o", default="out/demo", metavar="OUT", help="folder to write to (default: out/demo)")
     p.add_argument("--scene", type=int, default=6, metavar="N", help="which of 500 held-out scenes (default: 6)")
-    p.add_argument("--model", metavar="M", help="checkpoint that proposes (default: one of the library)")
-    p.add_argument(
-        "--detector", default="shapes-multipath", metavar="M",
-        help="MultiPathNet checkpoint that names (default: shapes-multipath; nothing is named where it is not there)",
-    )  # fmt: skip
+    p.add_argument("--model", default="shapes-sharp", metavar="M", help="checkpoint that proposes (default: shapes-sharp)")
+    words = "MultiPathNet checkpoint that names (default: shapes-multipath)"
+    p.add_argument("--detector", default="shapes-multipath", metavar="M", help=words)
     add_device(p)
     p.set_defaults(run=_demo)
 
@@ -46,10 +44,8 @@ def _demo(a: argparse.Namespace) -> None:
     from fairseg_lite.plots import tinted
 
     image = load_image(picture) if picture else None
-    names_too = a.detector not in SHIPPED or SHIPPED[a.detector].is_file()
-    chosen = a.model or ("shapes-sharp" if names_too else "shapes")
-    model = prepare(proposer(chosen, device))
-    detector = load_model(a.detector, device=device, kind="MultiPathNet") if names_too else None
+    model = prepare(proposer(a.model, device))
+    detector = load_model(a.detector, device=device, kind="MultiPathNet")
     scene = ShapesDataset(500, seed=1)[a.scene]
     titles = ["a made-up scene", f"the {len(scene.masks)} objects in it", f"the best {DRAWN} proposals", "what it names them"]
     shown = [scene.image, tinted(scene.image, scene.masks)]
@@ -63,24 +59,22 @@ def _demo(a: argparse.Namespace) -> None:
         mine = _looked(model, detector, image, out / f"{name}.png", [image], [], side=7)
         write_json(out / f"{name}.json", mine.to_coco(1))
         written += [f"{name}.png", f"{name}.json"]
-        if chosen in SHIPPED:
+        if a.model in SHIPPED:
             print("this network has seen synthetic shapes only: the README says how to train it on photographs")
     print("\n".join(str(out / name) for name in written))
 
 
 def _looked(model, detector, image, path, shown: list, titles: list[str], side: float = 4.5):
-    """Proposals for a picture; it is drawn with them, and with their names where there is a detector, beside what is shown."""
+    """Proposals for a picture; it is drawn with them and with their names, beside what is shown."""
     from fairseg_lite.inference.detect import detect as look
     from fairseg_lite.inference.propose import propose as find
     from fairseg_lite.plots import grid
 
     found = find(model, image, top_k=100)
-    shown = [*shown, propose.drawn(image, found, DRAWN)]
-    if detector is not None:
-        objects = look(detector, image, found, score_threshold=0.5, masks="refined", proposer=model)
-        categories, _ = detect.categories_of(detector)
-        told = [f"{categories[k]} {s:.2f}" for k, s in zip(objects.labels.tolist(), objects.scores.tolist(), strict=True)]
-        shown.append(detect.drawn(image, objects, categories, 0.5))
-        print(f"named in {path.name}: {', '.join(told) or 'nothing'}")
-    write_picture(path, grid(shown, titles[: len(shown)], columns=len(shown), side=side))
+    objects = look(detector, image, found, score_threshold=0.5, masks="refined", proposer=model)
+    categories, _ = detect.categories_of(detector)
+    told = [f"{categories[k]} {s:.2f}" for k, s in zip(objects.labels.tolist(), objects.scores.tolist(), strict=True)]
+    print(f"named in {path.name}: {', '.join(told) or 'nothing'}")
+    shown = [*shown, propose.drawn(image, found, DRAWN), detect.drawn(image, objects, categories, 0.5)]
+    write_picture(path, grid(shown, titles, columns=len(shown), side=side))
     return found

@@ -112,20 +112,17 @@ def _evaluate(a: argparse.Namespace) -> None:
         write_picture(a.figure, extremes(data, truth, results))
     if a.edges:
         write_picture(a.edges, edges_of(model, data))
+    numbers = {"seconds_per_picture": seconds, "seconds": time.perf_counter() - start}
+    recall = {kind: asdict(report) for kind, report in reports.items()}
+    _keep(a, data, total, header=model.record.header(), **measured, recall=recall, **numbers)
+
+
+def _keep(a: argparse.Namespace, data, total: int, **numbers: object) -> None:
+    """Write the words of the command and the numbers that it gave, if that was asked for."""
     if a.out:
-        content = {
-            "model": a.model,
-            "header": model.record.header(),
-            "data": a.data,
-            "pictures": len(data),
-            "of": total,
-            "settings": {"top_k": a.top_k, **options, "precision": a.precision, "device": str(device)},
-            **measured,
-            "recall": {kind: asdict(report) for kind, report in reports.items()},
-            "seconds_per_picture": seconds,
-            "seconds": time.perf_counter() - start,
-        }
-        write_json(a.out, content, indent=1)
+        words = {k: v for k, v in vars(a).items() if k not in ("run", "command", "debug", "set")} | {"set": dict(a.set)}
+        named = {k: words.pop(k) for k in ("model", "results", "data") if k in words}
+        write_json(a.out, {**named, "pictures": len(data), "of": total, "settings": words, **numbers}, indent=1)
 
 
 def _patches(model, data, *, boundary: bool) -> dict:
@@ -194,19 +191,12 @@ def _evaluate_detections(a: argparse.Namespace) -> None:
             write_picture(a.confusion, confusion_table(table, names, title="objects found with a score of .5 or more"))
         if a.curve:
             write_picture(a.curve, precision_curve({KINDS[kind]: report.by_threshold for kind, report in reports.items()}))
-    if a.out:
-        content = {
-            "results": a.results,
-            "data": a.data,
-            "pictures": len(data),
-            "of": total,
-            "settings": {k: v for k, v in vars(a).items() if k not in ("run", "command", "results", "data", "out", "debug")},
-            "precision": {kind: asdict(report) for kind, report in reports.items()},
-            "errors": {kind: asdict(report) for kind, report in errors.items()},
-            "confusion": {"names": names, "table": table.tolist()},
-            "seconds_per_picture": seconds,
-        }
-        write_json(a.out, content, indent=1)
+    numbers = {
+        "precision": {kind: asdict(report) for kind, report in reports.items()},
+        "errors": {kind: asdict(report) for kind, report in errors.items()},
+        "confusion": {"names": names, "table": table.tolist()},
+    }
+    _keep(a, data, total, **numbers, seconds_per_picture=seconds)
 
 
 def _rows(a: argparse.Namespace, data, truth: dict, total: int, device) -> tuple[list[dict], float | None]:
