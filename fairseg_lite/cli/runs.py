@@ -116,7 +116,7 @@ def data_of(a: argparse.Namespace) -> tuple:
     on_fault = "skip" if a.skip_faults else "raise"
     sets = [open_dataset(name, held_out=False, on_fault=on_fault) for name in a.data]
     data = sets[0]
-    if len(sets) > 1 or a.exhaustive:
+    if len(sets) > 1 or a.exhaustive or a.weights:
         from fairseg_lite.data.mix import Mix
 
         kinds = [{"all": "all", "none": ()}.get(e, e.split(",")) for e in a.exhaustive or []]
