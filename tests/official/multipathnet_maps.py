@@ -3,6 +3,7 @@
 All three have 20 categories and six classifiers. Boxes of official files are 1-based; `rois_of` makes them ours.
 """
 
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,12 @@ from torch import Tensor, nn
 from fairseg_lite.models.multipathnet import MultiPathNet
 from fairseg_lite.models.regions import LinearTower, ResidualTower
 from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk
+from fairseg_lite.official.reader import Record, loads
 
 WIDTHS = ((16, 16), (24, 24), (32, 32, 256), (32, 32, 512), (32, 32, 512))
+
+
+ORACLE = Path(__file__).resolve().parents[1] / "data" / "oracle"  # what is small enough to come with the tests
 
 
 def arrays(path: Path) -> dict[str, Tensor]:
@@ -32,9 +37,26 @@ def narrow_tower(channels: int, pooled: int) -> LinearTower:
     return LinearTower(channels, pooled, hidden=16, width=4096)
 
 
-def official_network(kind: str, path: Path) -> tuple[MultiPathNet, dict[str, Tensor]]:
-    """(network in evaluation mode with the file's weights, the file); kind "multipathnet", "vgg" or "resnet"."""
-    data = arrays(path)
+def weights_of(module: Record, path: str = "m") -> dict[str, Tensor]:
+    """The tensors of a file that Torch7 wrote, by the path of their module."""
+    found = {f"{path}.{k}": torch.tensor(module.fields[k]) for k in ("weight", "bias", "a", "b") if k in module.fields}
+    for i, inside in module.fields.get("modules", {}).items():
+        found |= weights_of(inside, f"{path}.{i}")
+    return found
+
+
+def resnet_file() -> bytes:
+    """The official ResNet as `torch.save` wrote it."""
+    return gzip.decompress((ORACLE / "multipathnet_resnet.t7.gz").read_bytes())
+
+
+def resnet_case() -> dict[str, Tensor]:
+    """Its weights by path, a picture, RoIs, and what came of them."""
+    return weights_of(loads(resnet_file())) | arrays(ORACLE / "multipathnet_resnet.npz")
+
+
+def official_network(kind: str, data: dict[str, Tensor]) -> MultiPathNet:
+    """The network in evaluation mode with the weights among the data; kind "multipathnet", "vgg" or "resnet"."""
     options = {"num_classes": 20, "foveal": kind == "multipathnet", "skip": kind == "multipathnet"}
     if kind == "resnet":
         trunk = ResNetTrunk(depths=(2, 2, 2), inner=(16, 32, 64), out=(16, 32, 64), block="basic", stem=(7, 16), eps=0.0)
@@ -55,7 +77,7 @@ def official_network(kind: str, path: Path) -> tuple[MultiPathNet, dict[str, Ten
     assert used == {k for k in data if k.startswith("m.")}, "an official tensor was left over"
     model.delta_mean.copy_(torch.tensor([0.01, -0.02, 0.03, -0.04]))  # what the files' BBoxNorm was given
     model.delta_std.copy_(torch.tensor([0.1, 0.12, 0.2, 0.25]))
-    return model.eval(), data
+    return model.eval()
 
 
 def heads(model: MultiPathNet, prefix: str) -> Iterator[tuple[str, Tensor]]:
