@@ -28,10 +28,11 @@ from fairseg_lite.geometry.boxes import clip_boxes, mirrored, vote_boxes, xywh_t
 from fairseg_lite.inference.box_masks import masks_in_boxes
 from fairseg_lite.inference.found import Detections, Proposals
 from fairseg_lite.inference.propose import MAX_SIDE, propose
-from fairseg_lite.inference.pyramid import Timer, check_picture, prepare, resized
+from fairseg_lite.inference.pyramid import check_picture, prepare, resized
 from fairseg_lite.models.checkpoints import SHIPPED, load_model
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipathnet import MultiPathNet, probabilities
+from fairseg_lite.models.network import Timer
 from fairseg_lite.models.sharpmask import SharpMask
 
 PROPOSALS = 200  # of a picture, where none are given

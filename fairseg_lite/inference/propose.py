@@ -20,8 +20,9 @@ from fairseg_lite.errors import InputError, check_range
 from fairseg_lite.geometry.boxes import xywh_to_xyxy
 from fairseg_lite.geometry.masks import paste_masks
 from fairseg_lite.inference.found import Proposals
-from fairseg_lite.inference.pyramid import Level, Timer, check_picture, prepare, pyramid, resized
+from fairseg_lite.inference.pyramid import Level, check_picture, prepare, pyramid, resized
 from fairseg_lite.models.deepmask import DeepMask
+from fairseg_lite.models.network import Timer
 from fairseg_lite.models.sharpmask import SharpMask
 
 PASTE_BYTES = 2**26  # of full-size masks at once

@@ -8,8 +8,8 @@ Differs from the official code: it resizes with `image.scale` and places with `f
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +22,9 @@ from torchvision.ops import FrozenBatchNorm2d
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.pixels import IMAGENET, Pixels
 from fairseg_lite.models.deepmask import DeepMask, DenseFeatures
+from fairseg_lite.models.network import Timer
 from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.models.trunks import STRIDE
-
-Timer = Callable[[str], AbstractContextManager]
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ Differs from the official code: its score head has Threshold(0, 1e-6) while trai
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -28,9 +27,9 @@ from torch import Tensor, nn
 from fairseg_lite.errors import InputError
 from fairseg_lite.models.heads import named_head, score_layers
 from fairseg_lite.models.mobile import LiteTrunk
-from fairseg_lite.models.network import Network, recorded
-from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk
-from fairseg_lite.models.weights import load_trunk_weights
+from fairseg_lite.models.network import Network, Timer, Trunk, recorded
+from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk, tiny_trunk
+from fairseg_lite.models.weights import Weights, load_trunk_weights
 
 
 class DeepMaskOutput(NamedTuple):
@@ -85,7 +84,7 @@ class DeepMask(Network):
     def __init__(
         self,
         *,
-        trunk: nn.Module,
+        trunk: Trunk,
         patch_size: int = 160,
         context: int = 32,
         object_size: int | None = None,
@@ -100,14 +99,13 @@ class DeepMask(Network):
         scales: Sequence[float] | None = None,
     ):
         super().__init__()
-        stride = trunk.stride
+        stride, grid = trunk.stride, patch_size // trunk.stride
         if patch_size <= 0 or patch_size % stride:
             raise InputError(f"patch_size is {patch_size}; it must be a positive multiple of the stride {stride}")
         if context < 0 or context % (2 * stride):
             raise InputError(f"context is {context}; it must be a multiple of {2 * stride}, the stride on both sides")
-        grid, self.stride = patch_size // stride, stride
         head = named_head(head, mask_head, grid)
-        self.patch_size, self.context, self.mask_size, self.grid = patch_size, context, mask_size, grid
+        self.stride, self.grid, self.patch_size, self.context, self.mask_size = stride, grid, patch_size, context, mask_size
         self.object_size = object_size or math.ceil(patch_size * 128 / 224)
         self.target_size = target_size or patch_size
         self.head, self.mask_head = head, mask_head
@@ -159,7 +157,7 @@ class DeepMask(Network):
                 f"a patch of {self.patch_size} with {self.context} px of context"
             )
 
-    def dense(self, images: Tensor, *, timer: Callable[[str], AbstractContextManager] = nullcontext) -> DenseFeatures:
+    def dense(self, images: Tensor, *, timer: Timer = nullcontext) -> DenseFeatures:
         """All windows of a picture at once, at the trunk's stride.
 
         Args:
@@ -176,7 +174,7 @@ class DeepMask(Network):
             x = self.trunk(images)
         return self.heads(x, timer)
 
-    def heads(self, x: Tensor, timer: Callable[[str], AbstractContextManager] = nullcontext) -> DenseFeatures:
+    def heads(self, x: Tensor, timer: Timer = nullcontext) -> DenseFeatures:
         """What follows the trunk, for every G x G block of its features (B, C, h+G-1, w+G-1)."""
         with timer("512-d layer"):
             features = F.relu(self.reduce(x))  # (B, F, h+G-1, w+G-1)
@@ -217,12 +215,7 @@ class DeepMask(Network):
 
 @recorded
 def deepmask_tiny(
-    *,
-    patch_size: int = 96,
-    poolings: int = 4,
-    depths: Sequence[int] = (1, 2, 2),
-    features: int = 64,
-    head: str = "shared",
+    *, patch_size: int = 96, poolings: int = 4, depths: Sequence[int] = (1, 2, 2), features: int = 64, head: str = "shared"
 ) -> DeepMask:
     """DeepMask for a laptop: 96-px patch, three small residual stages, about 2.3 M parameters.
 
@@ -240,17 +233,13 @@ def deepmask_tiny(
 
     Source: ours; trunk and heads of SharpMask section 4. Lesson: 02, 07.
     """
-    trunk = ResNetTrunk(
-        depths=tuple(depths), inner=(32, 64, 128), out=(32, 64, 128), block="basic", stem=(3, 16), stem_pool=False,
-        norm="batch", poolings=poolings,
-    )  # fmt: skip
     scales = [patch_size / 96 * 2 ** (e / 2) for e in range(-2, 5)]  # objects of 14 to 110 px: those of `ShapesDataset`
     sizes = {"patch_size": patch_size, "mask_size": patch_size // 4, "features": features, "score_hidden": 256}
-    return DeepMask(trunk=trunk, head=head, scales=scales, **sizes)
+    return DeepMask(trunk=tiny_trunk(depths=depths, poolings=poolings), head=head, scales=scales, **sizes)
 
 
 @recorded
-def deepmask_vgg_a(*, trunk_weights: str | Path | None = None, mask_head: str = "low_rank", context: int = 0) -> DeepMask:
+def deepmask_vgg_a(*, trunk_weights: Weights = None, mask_head: str = "low_rank", context: int = 0) -> DeepMask:
     """The first paper's network: VGG-A, 224-px patch, 512 x 14 x 14 features, two branches, 75.8 M parameters.
 
     Args:
@@ -262,13 +251,14 @@ def deepmask_vgg_a(*, trunk_weights: str | Path | None = None, mask_head: str = 
     model = DeepMask(
         trunk=VGGTrunk(), patch_size=224, context=context, mask_size=56, head="branches", mask_head=mask_head, features=512
     )  # fmt: skip
-    return _with_trunk(model, trunk_weights)
+    load_trunk_weights(model.trunk, trunk_weights)
+    return model
 
 
 @recorded
 def deepmask_resnet50(
     *,
-    trunk_weights: str | Path | None = None,
+    trunk_weights: Weights = None,
     padding: str = "zeros",
     stride_in_1x1: bool = False,
     head: str = "shared",
@@ -286,11 +276,13 @@ def deepmask_resnet50(
     Source: SharpMask sections 4-5; official `DeepMask.lua`. Lesson: 02.
     """
     features = ResNetTrunk(padding=padding, stride_in_1x1=stride_in_1x1, **(trunk or {}))
-    return _with_trunk(DeepMask(trunk=features, head=head, **{"target_size": 112, **sizes}), trunk_weights)
+    model = DeepMask(trunk=features, head=head, **{"target_size": 112, **sizes})
+    load_trunk_weights(model.trunk, trunk_weights)
+    return model
 
 
 @recorded
-def deepmask_lite0(*, trunk_weights: str | Path | None = None, **sizes: int) -> DeepMask:
+def deepmask_lite0(*, trunk_weights: Weights = None, **sizes: int) -> DeepMask:
     """DeepMask for a laptop's photographs: EfficientNet-Lite0, otherwise as `deepmask_resnet50`; 8.9 M parameters.
 
     Args:
@@ -298,18 +290,11 @@ def deepmask_lite0(*, trunk_weights: str | Path | None = None, **sizes: int) -> 
         sizes: of `DeepMask`.
     Source: ours; heads of SharpMask section 4. Lesson: 07.
     """
-    return _with_trunk(DeepMask(trunk=LiteTrunk(), **{"target_size": 112, **sizes}), trunk_weights)
-
-
-def _with_trunk(model: DeepMask, trunk_weights: str | Path | None) -> DeepMask:
-    if trunk_weights is not None:
-        load_trunk_weights(model.trunk, trunk_weights)
+    model = DeepMask(trunk=LiteTrunk(), **{"target_size": 112, **sizes})
+    load_trunk_weights(model.trunk, trunk_weights)
     return model
 
 
 MODELS: dict[str, Callable[..., DeepMask]] = {
-    "deepmask_tiny": deepmask_tiny,
-    "deepmask_vgg_a": deepmask_vgg_a,
-    "deepmask_resnet50": deepmask_resnet50,
-    "deepmask_lite0": deepmask_lite0,
+    build.__name__: build for build in (deepmask_tiny, deepmask_vgg_a, deepmask_resnet50, deepmask_lite0)
 }

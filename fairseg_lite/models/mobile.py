@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from fairseg_lite.models.trunks import STRIDE, Trunk, _normed
+from fairseg_lite.models.network import Trunk
+from fairseg_lite.models.trunks import STRIDE, _normed
 
 EPS = 1e-3  # of the norms, TensorFlow's
 # (blocks, side of the depthwise kernel, stride of the first, channels); the 1x1 widens by 6, and by 1 in the first
@@ -74,9 +75,7 @@ class LiteTrunk(Trunk):
                 blocks.append(InvertedResidual(cin, cout, kernel, 1 if i else stride, 6 if cin != 32 else 1))
                 cin = cout
         self._blocks = nn.ModuleList(blocks)
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, mode="fan_in", nonlinearity="relu")
+        self.begin("fan_in")
 
     def stem(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, 32, H/2, W/2)
         return F.relu6(_normed(self._conv_stem, self._bn0, x))
@@ -91,7 +90,6 @@ class LiteTrunk(Trunk):
         return self.taps(x)[-1]  # (B, 112, H/16, W/16)
 
     def taps(self, x: Tensor) -> list[Tensor]:
-        """Features at strides 2, 4, 8 and 16: what SharpMask's skip connections look at."""
         x = self.stem(x)
         features = []
         for i, block in enumerate(self._blocks):
@@ -99,7 +97,3 @@ class LiteTrunk(Trunk):
             if i in LAST:
                 features.append(x)
         return features
-
-    def levels(self, x: Tensor) -> list[Tensor]:
-        """Features at strides 4, 8 and 16, finest first: MultiPathNet's conv3, conv4, conv5 (by their strides)."""
-        return self.taps(x)[1:]

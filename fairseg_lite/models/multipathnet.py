@@ -14,29 +14,28 @@ conv4 + 5, 4x conv5; "figure", the paper's figure 1: each sees all. The box head
 it alone that sees all levels at 1.5x; "joined", the paper's figure: the four towers of the classifiers. Without foveal regions
 one tower serves both.
 
-The ResNet kinds pool a 14 x 14 grid from conv4 (stride 16, so layer3 is "conv5" above, and layer1, layer2 are "conv3", "conv4")
-and their tower is ResNet's own conv5 (layer4) and the mean over its cells: what FAIR released, without foveal regions and
-skips. With `foveal` every region has its own copy of conv5, as VGG's have their own fc6 and fc7; with `skip` the levels are
-mixed to layer3's channels before it. That combination is ours.
+The ResNet kinds pool 14 x 14 cells of layer3 (stride 16: "conv5" above), and their tower is layer4 and the mean over its cells:
+what FAIR released, without foveal regions and skips. With `foveal` every region has its own copy of layer4, as VGG's have their
+own fc6 and fc7; with `skip` the levels are mixed to layer3's channels before it. That combination is ours.
 
 Shapes: B batch, C channels, H W image, N RoIs, K categories (class 0 is background), U classifiers, P grid side.
 Differs from the official code: boxes are 0-based, levels come finest first, box deltas count in (N, K+1, 4).
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fairseg_lite.errors import InputError, check_choice, check_range
 from fairseg_lite.geometry.boxes import FOVEAL, decode_boxes, foveal_boxes
+from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.network import Network, recorded
-from fairseg_lite.models.regions import LinearTower, Mix, Region, ResidualTower
-from fairseg_lite.models.roi_pooling import METHODS, roi_pool
-from fairseg_lite.models.trunks import VGG_16, ResNetTrunk, VGGTrunk
-from fairseg_lite.models.weights import copy_weights, read_weights
+from fairseg_lite.models.roi_pooling import METHODS, LinearTower, Mix, Region, ResidualTower, check_rois, levels_seen, roi_pool
+from fairseg_lite.models.trunks import VGG_16, ResNetTrunk, Trunk, VGGTrunk, tiny_trunk
+from fairseg_lite.models.weights import Weights, copy_weights, load_trunk_weights
 
 BOX_REGION = 1.5
 
@@ -55,8 +54,7 @@ class MultiPathNet(Network):
         trunk: with `levels`, `level_channels`, `level_strides`: `VGGTrunk` or `ResNetTrunk`.
         tower: builds a region's tower of (channels, P); it has a `width`.
         num_classes: K, categories without the background.
-        integral: True for six classifiers at IoU .50, .55 .. .75; a number for so many from .50 on; False for one at .50;
-            or the thresholds themselves.
+        integral: True for six classifiers at IoU .50, .55 .. .75; a number for so many from .50 on; False for one at .50.
         foveal: True for four regions, 1x, 1.5x, 2x, 4x; False for 1x alone; or the factors themselves.
         skip: conv3 and conv4 are seen too.
         sees: "text" or "figure", see above.
@@ -82,10 +80,10 @@ class MultiPathNet(Network):
     def __init__(
         self,
         *,
-        trunk: nn.Module,
-        tower: Callable[[int, int], nn.Module],
+        trunk: Trunk,
+        tower: Callable[[int, int], LinearTower | ResidualTower],
         num_classes: int,
-        integral: bool | int | Sequence[float] = True,
+        integral: bool | int = True,
         foveal: bool | Sequence[float] = True,
         skip: bool = True,
         sees: str = "text",
@@ -103,7 +101,9 @@ class MultiPathNet(Network):
         check_choice("sees", sees, ("text", "figure"))
         check_choice("box_tower", box_tower, ("own", "joined"))
         check_choice("pooling", pooling, METHODS)
-        self.thresholds = _thresholds(integral)
+        heads = (6 if integral else 1) if isinstance(integral, bool) else integral
+        check_range("integral", heads, 1, 10)
+        self.thresholds = tuple(round(0.5 + 0.05 * i, 2) for i in range(heads))
         self.num_classes, self.pooled, self.pooling = num_classes, pooled, pooling
         factors = (FOVEAL if foveal else (1.0,)) if isinstance(foveal, bool) else tuple(foveal)
 
@@ -127,6 +127,11 @@ class MultiPathNet(Network):
             nn.init.zeros_(head.bias)
         trunk.freeze(frozen)
 
+    @property
+    def towers(self) -> list[nn.Module]:
+        """Those of the regions, and the one of the boxes if it has its own."""
+        return [m.tower for m in self.modules() if isinstance(m, Region)]
+
     def features(self, images: Tensor) -> list[Tensor]:
         """conv3, conv4, conv5 of pictures: (B, 3, H, W) float, normalised -> (B, C_i, H/4, W/4), /8, /16."""
         if images.ndim != 4 or images.shape[1] != 3:
@@ -145,7 +150,7 @@ class MultiPathNet(Network):
         Raises:
             InputError: RoIs of another shape, with a NaN or an infinite number, or of a picture that is not there.
         """
-        self._check(rois, len(levels[0]))
+        check_rois(rois, len(levels[0]))
         seen: dict[tuple[float, int], Tensor] = {}  # regions that look at the same share what was pooled
 
         def look(region: Region) -> Tensor:
@@ -176,63 +181,28 @@ class MultiPathNet(Network):
         """
         return decode_boxes(rois, deltas * self.delta_std + self.delta_mean)
 
-    def _check(self, rois: Tensor, pictures: int) -> None:
-        if rois.ndim != 2 or rois.shape[1] != 5:
-            raise InputError(f"rois have shape {tuple(rois.shape)}; wanted (N, 5): index of the picture, x1, y1, x2, y2")
-        if not len(rois):
-            return
-        if not bool(rois.isfinite().all()):
-            bad = rois[~rois.isfinite().all(1)][0].tolist()
-            raise InputError(f"RoI {bad} has a coordinate that is not a finite number; drop it before the network")
-        low, high = rois[:, 0].aminmax()
-        if low < 0 or high >= pictures:
-            raise InputError(f"rois are of pictures {low:.0f} .. {high:.0f}, and the batch has {pictures}, counted from 0")
-
 
 def probabilities(output: MultiPathOutput) -> Tensor:
     """(N, K+1): the mean of the classifiers' softmaxes, which is what counts at test time. Source: MultiPath section 3."""
     return output.logits.softmax(-1).mean(0)
 
 
-def _thresholds(integral: bool | int | Sequence[float]) -> tuple[float, ...]:
-    if isinstance(integral, bool | int):
-        heads = (6 if integral else 1) if isinstance(integral, bool) else integral
-        check_range("integral", heads, 1, 10)  # classifiers, at IoU .50, .55 .. .95
-        return tuple(round(0.5 + 0.05 * i, 2) for i in range(heads))
-    if not integral or not all(0 < u < 1 for u in integral):
-        raise InputError(f"integral is {integral}; thresholds are IoUs between 0 and 1, at least one")
-    return tuple(integral)
-
-
-def levels_seen(factor: float, skip: bool, sees: str) -> tuple[int, ...]:
-    """Which of conv3, conv4, conv5 (0, 1, 2) a region of this factor sees. Options: `MultiPathNet`'s."""
-    if not skip:
-        return (2,)
-    if sees == "figure" or factor <= 1:
-        return (0, 1, 2)
-    return (1, 2) if factor <= 2 else (2,)
-
-
 @recorded
 def multipathnet_tiny(
     *,
     num_classes: int,
-    integral: bool | int | Sequence[float] = True,
-    foveal: bool | Sequence[float] = True,
-    skip: bool = True,
     width: int = 192,
     mixed: int = 64,
     pooled: int = 6,
-    pooling: str = "align",
     dropout: float = 0.0,
     norm: str = "frozen",
-    trunk_from: nn.Module | None = None,
-    **options: object,
+    trunk_from: DeepMask | None = None,
+    **options: Any,
 ) -> MultiPathNet:
-    """MultiPathNet for a laptop: the tiny DeepMask's trunk, towers of width 192.
+    """MultiPathNet for a laptop: the tiny DeepMask's trunk, towers of width 192, pooled by "align".
 
     Args:
-        num_classes, integral, foveal, skip, pooled, pooling, mixed, options: as `MultiPathNet`.
+        num_classes, mixed, pooled, options: as `MultiPathNet`.
         width, dropout: of a tower's two layers.
         norm: of the trunk; "frozen" goes with `trunk_from` (two pictures are too few to measure), "batch" without.
         trunk_from: a tiny DeepMask, whose trunk weights are copied; None starts at random.
@@ -244,37 +214,22 @@ def multipathnet_tiny(
 
     Source: ours. Lesson: 08.
     """
-    trunk = ResNetTrunk(
-        depths=(1, 2, 2), inner=(32, 64, 128), out=(32, 64, 128), block="basic", stem=(3, 16), stem_pool=False, norm=norm
-    )
+    trunk = tiny_trunk(norm=norm)
     if trunk_from is not None:
         copy_weights(trunk, trunk_from.trunk.state_dict(), "trunk_from")
-    scale = (mixed * pooled**2) ** 0.5  # so that a normalised level's numbers are about 1
-    return MultiPathNet(
-        trunk=trunk,
-        tower=lambda channels, side: LinearTower(channels, side, width=width, dropout=dropout),
-        num_classes=num_classes, integral=integral, foveal=foveal, skip=skip, pooled=pooled, pooling=pooling,
-        mixed=mixed, **{"skip_scale": scale, **options},
-    )  # fmt: skip
+    # so that a normalised level's numbers are about 1
+    options = {"mixed": mixed, "pooled": pooled, "pooling": "align", "skip_scale": (mixed * pooled**2) ** 0.5, **options}
+    return MultiPathNet(trunk=trunk, tower=partial(LinearTower, width=width, dropout=dropout), num_classes=num_classes, **options)
 
 
 @recorded
 def multipathnet_vgg16(
-    *,
-    num_classes: int,
-    integral: bool | int | Sequence[float] = True,
-    foveal: bool | Sequence[float] = True,
-    skip: bool = True,
-    trunk_weights: str | Path | None = None,
-    frozen: int = 2,
-    trunk: dict | None = None,
-    tower: dict | None = None,
-    **options: object,
+    *, num_classes: int, trunk_weights: Weights = None, trunk: dict | None = None, tower: dict | None = None, **options: Any
 ) -> MultiPathNet:
     """The paper's network: VGG-16, towers of 4096. With all switches off, Fast R-CNN.
 
     Args:
-        num_classes, integral, foveal, skip, frozen, options: as `MultiPathNet`.
+        num_classes, options: as `MultiPathNet`, with its defaults but for frozen=2.
         trunk_weights: None, "VGG16_Weights.IMAGENET1K_V1", or a local file; its fc6 and fc7, where it has them, begin every
             tower. The official network's own weights want the trunk's `ceil` (models/trunks.py), torchvision's do not.
         trunk, tower: other options of `VGGTrunk` and `LinearTower`; the form of an official file (official/networks.py).
@@ -282,17 +237,22 @@ def multipathnet_vgg16(
         InputError: as `MultiPathNet` and `load_trunk_weights`.
     Source: MultiPath section 3; official `models/multipathnet.lua`, `vgg.lua`. Lesson: 08.
     """
-    model = MultiPathNet(
-        trunk=VGGTrunk(**{"widths": VGG_16, **(trunk or {})}),
-        tower=lambda channels, side: LinearTower(channels, side, **(tower or {})),
-        num_classes=num_classes, integral=integral, foveal=foveal, skip=skip, frozen=frozen, **options,
-    )  # fmt: skip
-    return _with_weights(model, trunk_weights, {"classifier.0.": "1.", "classifier.3.": "4."})
+    vgg = VGGTrunk(**{"widths": VGG_16, **(trunk or {})})
+    options = {"num_classes": num_classes, "frozen": 2, **options}
+    model = MultiPathNet(trunk=vgg, tower=partial(LinearTower, **(tower or {})), **options)
+    load_trunk_weights(vgg, trunk_weights, towers=model.towers, names={"classifier.0.": "1.", "classifier.3.": "4."})
+    return model
 
 
 @recorded
 def multipathnet_resnet18(
-    *, num_classes: int, trunk: dict | None = None, conv5: dict | None = None, **options: object
+    *,
+    num_classes: int,
+    trunk: dict | None = None,
+    conv5: dict | None = None,
+    trunk_weights: Weights = None,
+    head: str = "conv5",
+    **options: Any,
 ) -> MultiPathNet:
     """ResNet-18 of the kind FAIR released (there: foveal=False, skip=False). Options: `multipathnet_resnet50`'s.
 
@@ -300,11 +260,13 @@ def multipathnet_resnet18(
     """
     resnet = {"depths": (2, 2, 2), "inner": (64, 128, 256), "out": (64, 128, 256), "block": "basic", **(trunk or {})}
     tower = {"inner": 512, "width": 512, "depth": 2, "block": "basic", **(conv5 or {})}
-    return _resnet(ResNetTrunk(**resnet), tower, num_classes, **options)
+    return _resnet(ResNetTrunk(**resnet), tower, trunk_weights, head, num_classes=num_classes, **options)
 
 
 @recorded
-def multipathnet_resnet50(*, num_classes: int, stride_in_1x1: bool = False, **options: object) -> MultiPathNet:
+def multipathnet_resnet50(
+    *, num_classes: int, stride_in_1x1: bool = False, trunk_weights: Weights = None, head: str = "conv5", **options: Any
+) -> MultiPathNet:
     """ResNet-50, otherwise as `multipathnet_resnet18`.
 
     Args:
@@ -319,41 +281,20 @@ def multipathnet_resnet50(*, num_classes: int, stride_in_1x1: bool = False, **op
     Source: official `models/resnet.lua`; foveal regions and skips are ours. Lesson: 11.
     """
     tower = {"inner": 512, "width": 2048, "depth": 3, "block": "bottleneck", "stride_in_1x1": stride_in_1x1}
-    return _resnet(ResNetTrunk(stride_in_1x1=stride_in_1x1), tower, num_classes, **options)
+    return _resnet(ResNetTrunk(stride_in_1x1=stride_in_1x1), tower, trunk_weights, head, num_classes=num_classes, **options)
 
 
-def _resnet(
-    trunk: ResNetTrunk, conv5: dict, num_classes: int, *, trunk_weights: str | Path | None = None, head: str = "conv5",
-    frozen: int = 2, **options: object,
-) -> MultiPathNet:  # fmt: skip
+def _resnet(trunk: ResNetTrunk, conv5: dict, weights: Weights, head: str, **options: Any) -> MultiPathNet:
     check_choice("head", head, ("conv5", "linear"))
     if head == "conv5":
-        defaults = {"pooled": 14, "normalise": False}
-        tower: Callable = lambda channels, side: ResidualTower(channels, side, **conv5)  # noqa: E731
+        tower, defaults, names = partial(ResidualTower, **conv5), {"pooled": 14, "normalise": False}, {"layer4.": "layer4."}
     else:
+        tower, names = partial(LinearTower, width=1024, dropout=0.0), {}
         defaults = {"pooled": 7, "mixed": 256, "skip_scale": (256 * 7**2) ** 0.5}
-        tower = lambda channels, side: LinearTower(channels, side, width=1024, dropout=0.0)  # noqa: E731
-    model = MultiPathNet(trunk=trunk, tower=tower, num_classes=num_classes, frozen=frozen, **{**defaults, **options})
-    return _with_weights(model, trunk_weights, {"layer4.": "layer4."} if head == "conv5" else {})
-
-
-def _with_weights(model: MultiPathNet, source: str | Path | None, towers: dict[str, str]) -> MultiPathNet:
-    """Trunk from ImageNet, and each tower where the source has its tensors; towers: prefix there -> prefix in a tower."""
-    if source is None:
-        return model
-    weights = read_weights(source)
-    copy_weights(model.trunk, weights, source)
-    own = {new + k.removeprefix(old): v for old, new in towers.items() for k, v in weights.items() if k.startswith(old)}
-    if own:
-        for region in model.modules():
-            if isinstance(region, Region):
-                copy_weights(region.tower, own, source)
+    model = MultiPathNet(trunk=trunk, tower=tower, **{"frozen": 2, **defaults, **options})
+    load_trunk_weights(trunk, weights, towers=model.towers, names=names)
     return model
 
 
-MODELS: dict[str, Callable[..., MultiPathNet]] = {
-    "multipathnet_tiny": multipathnet_tiny,
-    "multipathnet_vgg16": multipathnet_vgg16,
-    "multipathnet_resnet18": multipathnet_resnet18,
-    "multipathnet_resnet50": multipathnet_resnet50,
-}
+BUILDERS = (multipathnet_tiny, multipathnet_vgg16, multipathnet_resnet18, multipathnet_resnet50)
+MODELS: dict[str, Callable[..., MultiPathNet]] = {build.__name__: build for build in BUILDERS}

@@ -1,16 +1,19 @@
-"""What every network carries besides its layers: how it wants its pictures, and a record of where it comes from."""
+"""What every network carries besides its layers, how it wants its pictures and where it comes from; and what every trunk can."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise
 
+Timer = Callable[[str], AbstractContextManager]  # given a stage's name, the context that it runs in (`bench`)
 BEGINNINGS = ("trunk_weights", "trunk_from")  # options that say which weights a network begins with, not what it is
 
 
@@ -72,6 +75,62 @@ class Network(nn.Module):
         """Pictures (..., H, W, 3) uint8 RGB as this network wants them: (..., 3, H, W) float32 on its device."""
         x = np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images
         return normalise(torch.as_tensor(x).to(self.device), self.record.pixels)
+
+
+class Trunk(nn.Module):
+    """What all trunks share: a chain of stages, of which the first can be frozen."""
+
+    out_channels: int  # of the last stage, for each
+    stride: int  # pixels between its cells
+    channels: tuple[int, ...]  # of `taps`
+    level_channels: tuple[int, ...]  # of `levels`
+    level_strides: tuple[int, ...]
+    frozen = 0  # stages that are not trained
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """The modules of each stage, the stem first."""
+        raise NotImplementedError
+
+    def taps(self, x: Tensor) -> list[Tensor]:
+        """Features at strides 2, 4, 8 and 16: what SharpMask's skip connections look at (official `skpos`)."""
+        raise NotImplementedError
+
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """Features at strides 4, 8 and 16, finest first: MultiPathNet's conv3, conv4, conv5, by their strides."""
+        return self.taps(x)[1:]
+
+    def begin(self, mode: Literal["fan_in", "fan_out"] = "fan_out") -> None:
+        """Random weights of convolutions by He et al. 2015, biases 0."""
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode=mode, nonlinearity="relu")
+                if m.bias is not None:
+                    nn.init.zeros_(m.bias)
+
+    def freeze(self, count: int) -> "Trunk":
+        """Fix the first stages (1: the stem, 2: and the next, ...): no gradients, and no new batch-norm statistics.
+
+        Raises:
+            InputError: the trunk has fewer stages.
+        Example:
+            >>> from fairseg_lite.models.trunks import ResNetTrunk
+            >>> trunk = ResNetTrunk(depths=(1, 1, 1), norm="batch").freeze(2).train()
+            >>> trunk.bn1.training, trunk.layer2[0].bn1.training
+            (False, True)
+        """
+        if not 0 <= count <= len(self.parts):
+            raise InputError(f"freeze is {count}; this trunk has {len(self.parts)} stages")
+        for part in self.parts[:count]:
+            part.requires_grad_(False)
+        self.frozen = count
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Trunk":
+        super().train(mode)
+        for part in self.parts[: self.frozen]:
+            part.eval()
+        return self
 
 
 P, N = ParamSpec("P"), TypeVar("N", bound=Network)

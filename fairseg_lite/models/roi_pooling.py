@@ -1,5 +1,8 @@
-"""RoI pooling: whatever a box's size, a P x P grid of what the features say inside it.
+"""How MultiPathNet looks at a RoI: whatever its size, a P x P grid of what the features say inside it, and a vector of that.
 
+    features -> roi_pool, for each level -> Mix (skip connections) -> tower (fc6 and fc7, or ResNet's conv5) -> width numbers
+
+Ways to pool:
     "v1"     torchvision's `roi_pool`, Fast R-CNN's own: cells round(x1 s) .. round(x2 s), the last one included, cut into bins
              that may share a row of cells. The official `inn.ROIPooling` v1 to the bit.
     "v2"     the official default. Cells round(x1 s) .. round(x2 s) without the last, and bins that share nothing; a bin
@@ -11,12 +14,15 @@ Boxes are ours, xyxy in continuous pixels; the official code's have 1 added to e
 Shapes: B batch, C channels, h x w cells of a feature map of stride 1/s, N RoIs, P grid side.
 """
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import roi_align
 from torchvision.ops import roi_pool as roi_pool_v1
 
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import InputError, check_choice
+from fairseg_lite.models.trunks import residual_layer
 
 METHODS = ("v1", "v2", "align")
 SAMPLES = 2  # of "align", in each direction of a bin
@@ -53,8 +59,7 @@ def roi_pool(features: Tensor, rois: Tensor, size: int | tuple[int, int], *, sca
         return _small_align(features, rois, rows, columns, scale)
     if how == "align":
         return roi_align(features, rois.to(features.dtype), (rows, columns), scale, sampling_ratio=SAMPLES, aligned=True)
-    if how != "v2":
-        raise InputError(f"how is {how!r}; choose one of {', '.join(map(repr, METHODS))}")
+    check_choice("how", how, METHODS)
     y1, y2 = _bins(rois[:, 2], rois[:, 4], rows, scale)  # (N, rows) first cell, and first cell after
     x1, x2 = _bins(rois[:, 1], rois[:, 3], columns, scale)
     n = len(rois)
@@ -65,6 +70,20 @@ def roi_pool(features: Tensor, rois: Tensor, size: int | tuple[int, int], *, sca
     pooled = pooled.view(n, rows, columns, features.shape[1]).permute(0, 3, 1, 2)  # (N, C, rows, columns)
     full = (y2 > y1)[:, None, :, None] & (x2 > x1)[:, None, None]
     return torch.where(full, pooled, 0.0)
+
+
+def check_rois(rois: Tensor, pictures: int) -> None:
+    """InputError unless these are (N, 5) finite RoIs of a batch of so many pictures."""
+    if rois.ndim != 2 or rois.shape[1] != 5:
+        raise InputError(f"rois have shape {tuple(rois.shape)}; wanted (N, 5): index of the picture, x1, y1, x2, y2")
+    if not len(rois):
+        return
+    if not bool(rois.isfinite().all()):
+        bad = rois[~rois.isfinite().all(1)][0].tolist()
+        raise InputError(f"RoI {bad} has a coordinate that is not a finite number; drop it before the network")
+    low, high = rois[:, 0].aminmax()
+    if low < 0 or high >= pictures:
+        raise InputError(f"rois are of pictures {low:.0f} .. {high:.0f}, and the batch has {pictures}, counted from 0")
 
 
 def _small_align(features: Tensor, rois: Tensor, rows: int, columns: int, scale: float) -> Tensor:
@@ -112,3 +131,92 @@ def _bins(low: Tensor, high: Tensor, bins: int, scale: float) -> tuple[Tensor, T
 def _round(x: Tensor) -> Tensor:
     """Halves away from zero, as C rounds; `torch.round` takes them to the even number."""
     return x.sign() * (x.abs() + 0.5).floor()
+
+
+class Mix(nn.Module):
+    """Pooled levels of one region -> one grid: scaled, joined, and a 1x1 convolution.
+
+    Args:
+        channels: of each level, finest first.
+        out: channels of the result.
+        normalise: divide the whole pooled C x P x P of a level by its length, for each RoI, then multiply by scale.
+            Without it the levels are multiplied by 1, 1/30, 1/200 (conv5, conv4, conv3), and where `out` is conv5's number of
+            channels the convolution starts as a copy of it: a network that begins as the one without skips.
+        scale: of the normalised levels.
+    Example:
+        >>> Mix([4, 8], 16)([torch.rand(2, 4, 7, 7), torch.rand(2, 8, 7, 7)]).shape
+        torch.Size([2, 16, 7, 7])
+
+    Source: MultiPath section 3; official `model_utils.lua` `conv345Combine`. Lesson: 09.
+    """
+
+    def __init__(self, channels: Sequence[int], out: int, *, normalise: bool = True, scale: float = 1000.0):
+        super().__init__()
+        self.conv = nn.Conv2d(sum(channels), out, 1)
+        self.normalise, self.scale = normalise, scale
+        if not normalise and out == channels[-1]:
+            nn.init.zeros_(self.conv.bias)
+            nn.init.zeros_(self.conv.weight)
+            nn.init.eye_(self.conv.weight[:, :out, 0, 0])
+
+    def forward(self, pooled: Sequence[Tensor]) -> Tensor:
+        levels = list(reversed(pooled))  # conv5 first, as in official weights
+        if self.normalise:
+            levels = [_of_length(self.scale, x) for x in levels]
+        else:
+            levels = [x * s for x, s in zip(levels, (1, 1 / 30, 1 / 200), strict=False)]
+        return self.conv(torch.cat(levels, 1))  # (N, out, P, P)
+
+
+def _of_length(length: float, x: Tensor) -> Tensor:
+    """Each RoI's whole grid scaled to a length; in single precision at least, for thousands of squares are added up."""
+    wide = x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))
+    norm = wide.norm(dim=1, keepdim=True)
+    norm = norm.where(norm > 1e-10, 1)  # a grid of zeros, outside the picture, stays one and has a gradient of this size
+    return (wide * (length / norm)).view_as(x).to(x.dtype)
+
+
+class LinearTower(nn.Sequential):
+    """VGG's fc6 and fc7 with dropout: (N, C, P, P) -> (N, width). hidden: what fc6 gives; default width."""
+
+    def __init__(self, channels: int, pooled: int, *, width: int = 4096, hidden: int | None = None, dropout: float = 0.5):
+        hidden = hidden or width
+        fc6, fc7 = nn.Linear(channels * pooled**2, hidden), nn.Linear(hidden, width)
+        super().__init__(nn.Flatten(), fc6, nn.ReLU(), nn.Dropout(dropout), fc7, nn.ReLU(), nn.Dropout(dropout))
+        self.width = width
+
+
+class ResidualTower(nn.Module):
+    """ResNet's conv5 (layer4) and the mean over its cells: (N, C, P, P) -> (N, width). Options: `residual_layer`'s."""
+
+    def __init__(
+        self, channels: int, pooled: int, *, inner: int, width: int, depth: int, block: str, stride: int = 2, eps: float = 1e-5,
+        stride_in_1x1: bool = False,
+    ):  # fmt: skip
+        super().__init__()
+        self.layer4 = residual_layer(channels, inner, width, stride, depth, block=block, eps=eps, stride_in_1x1=stride_in_1x1)
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer4(x).mean((2, 3))
+
+
+class Region(nn.Module):
+    """One way of looking at each RoI: how wide (factor), how fine (levels), and what it makes of it (mix, tower)."""
+
+    def __init__(self, factor: float, levels: Sequence[int], mix: nn.Module | None, tower: nn.Module):
+        super().__init__()
+        self.factor, self.levels, self.mix, self.tower = factor, tuple(levels), mix, tower
+
+    def forward(self, pooled: Sequence[Tensor]) -> Tensor:
+        """(N, C_i, P, P) of each of its levels -> (N, width)."""
+        return self.tower(self.mix(pooled) if self.mix is not None else pooled[0])
+
+
+def levels_seen(factor: float, skip: bool, sees: str) -> tuple[int, ...]:
+    """Which of conv3, conv4, conv5 (0, 1, 2) a region of this factor sees. Options: `MultiPathNet`'s."""
+    if not skip:
+        return (2,)
+    if sees == "figure" or factor <= 1:
+        return (0, 1, 2)
+    return (1, 2) if factor <= 2 else (2,)

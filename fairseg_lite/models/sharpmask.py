@@ -13,7 +13,7 @@ the coarse mask instead of random weights (`SharpMask._begin_coarse`); and see m
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ from fairseg_lite.models.deepmask import (
     deepmask_tiny,
     deepmask_vgg_a,
 )
-from fairseg_lite.models.network import Network, Record, recorded
+from fairseg_lite.models.network import Network, Record, Timer, recorded
 from fairseg_lite.models.refinement import RefinementModule, conv3x3, doubled_conv
 from fairseg_lite.models.trunks import STRIDE
 
@@ -158,7 +158,7 @@ class SharpMask(Network):
         zero = torch.zeros_like(index)
         return DeepMaskOutput(self.masks_at(dense, index, zero, zero), dense.scores[:, 0, 0])
 
-    def dense(self, images: Tensor, *, timer: Callable[[str], AbstractContextManager] = nullcontext) -> DenseFeatures:
+    def dense(self, images: Tensor, *, timer: Timer = nullcontext) -> DenseFeatures:
         """All windows of a picture at once, and the lateral features of each refinement; as `DeepMask.dense`."""
         if min(images.shape[-2:]) < self.patch_size:
             raise InputError(f"picture of {tuple(images.shape[-2:])} px; pad it to at least the patch of {self.patch_size} px")
@@ -166,7 +166,7 @@ class SharpMask(Network):
             taps = self.trunk.taps(images)
         return self.heads(taps, timer)
 
-    def heads(self, taps: list[Tensor], timer: Callable[[str], AbstractContextManager] = nullcontext) -> DenseFeatures:
+    def heads(self, taps: list[Tensor], timer: Timer = nullcontext) -> DenseFeatures:
         """What follows the trunk: `taps` are its features at strides 2, 4, 8 and 16."""
         dense = self.deepmask.heads(taps[-1], timer)
         with timer("lateral"):
@@ -257,8 +257,5 @@ def _over(deepmask: DeepMask | dict | None, build: Callable[..., DeepMask], refi
 
 
 MODELS: dict[str, Callable[..., SharpMask]] = {
-    "sharpmask_tiny": sharpmask_tiny,
-    "sharpmask_resnet50": sharpmask_resnet50,
-    "sharpmask_lite0": sharpmask_lite0,
-    "sharpmask_vgg_a": sharpmask_vgg_a,
+    build.__name__: build for build in (sharpmask_tiny, sharpmask_resnet50, sharpmask_lite0, sharpmask_vgg_a)
 }

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.geometry.resample import symmetric_pad
+from fairseg_lite.models.network import Trunk
 
 STRIDE = 16
 VGG_A = ((64,), (128,), (256, 256), (512, 512), (512, 512))
@@ -60,8 +61,10 @@ def _normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
 class Basic(nn.Module):
     """Two 3x3 convolutions and a shortcut: (B, C_in, H, W) -> (B, C_out, H/stride, W/stride). Source: He et al. 2015."""
 
-    def __init__(self, cin: int, inner: int, cout: int, stride: int, *, norm: Callable, padding: str, **_: bool):
+    def __init__(self, cin: int, inner: int, cout: int, stride: int, *, norm: Callable, padding: str, stride_in_1x1: bool):
         super().__init__()
+        if stride_in_1x1:
+            raise InputError("stride_in_1x1 is True; a basic block has no 1x1 convolution: block='bottleneck'")
         self.conv1, self.bn1 = _conv(cin, inner, 3, stride, padding), norm(inner)
         self.conv2, self.bn2 = _conv(inner, cout, 3, 1, padding), norm(cout)
         self.downsample = _shortcut(cin, cout, stride, norm)
@@ -123,38 +126,6 @@ def residual_layer(
     return nn.Sequential(make(cin, inner, cout, stride, **options), *rest)
 
 
-class Trunk(nn.Module):
-    """What all trunks share: a chain of stages, of which the first can be frozen."""
-
-    @property
-    def parts(self) -> list[nn.Module]:
-        """The modules of each stage, the stem first."""
-        raise NotImplementedError
-
-    def freeze(self, count: int) -> "Trunk":
-        """Fix the first stages (1: the stem, 2: and the next, ...): no gradients, and no new batch-norm statistics.
-
-        Raises:
-            InputError: the trunk has fewer stages.
-        Example:
-            >>> trunk = ResNetTrunk(depths=(1, 1, 1), norm="batch").freeze(2).train()
-            >>> trunk.bn1.training, trunk.layer2[0].bn1.training
-            (False, True)
-        """
-        if not 0 <= count <= len(self.parts):
-            raise InputError(f"freeze is {count}; this trunk has {len(self.parts)} stages")
-        for part in self.parts[:count]:
-            part.requires_grad_(False)
-        self.frozen = count
-        return self.train(self.training)
-
-    def train(self, mode: bool = True) -> "Trunk":
-        super().train(mode)
-        for part in self.parts[: getattr(self, "frozen", 0)]:
-            part.eval()
-        return self
-
-
 class ResNetTrunk(Trunk):
     """ResNet from the stem to conv4: (B, 3, H, W) -> (B, C, ceil(H/16), ceil(W/16)).
 
@@ -198,7 +169,7 @@ class ResNetTrunk(Trunk):
         last = _choose("poolings", poolings, {3: 1, 4: 2})
         _choose("padding", padding, {"zeros": 0, "symmetric": 1})
         self.conv1, self.bn1 = _conv(3, stem[1], stem[0], 2, padding), _choose("norm", norm, NORMS)(stem[1], eps=eps)
-        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool else None
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool else nn.Identity()
         channels, strides = (stem[1], *out), (1 if stem_pool else 2, 2, last)
         for i, depth in enumerate(depths):
             sizes = (channels[i], inner[i], out[i], strides[i])
@@ -206,16 +177,13 @@ class ResNetTrunk(Trunk):
             setattr(self, f"layer{i + 1}", layer)
         self.channels, self.out_channels, self.stride = channels, out[-1], 2**poolings
         self.level_channels, self.level_strides = tuple(out), (4, 8, self.stride)
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        self.begin()
 
     def stem(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, 64, H/2, W/2)
         return F.relu(_normed(self.conv1, self.bn1, x))
 
     def pooled_stem(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, 64, H/4, W/4), or H/2 without the pool
-        x = self.stem(x)
-        return x if self.maxpool is None else self.maxpool(x)
+        return self.maxpool(self.stem(x))
 
     @property
     def stages(self) -> list[Callable[[Tensor], Tensor]]:
@@ -231,18 +199,19 @@ class ResNetTrunk(Trunk):
             x = stage(x)
         return x  # (B, C, H/16, W/16)
 
-    def levels(self, x: Tensor) -> list[Tensor]:
-        """What layer1, layer2, layer3 return, finest first: MultiPathNet's conv3, conv4, conv5 (by their strides)."""
-        return self.taps(x)[1:]
-
     def taps(self, x: Tensor) -> list[Tensor]:
-        """Features at strides 2, 4, 8 and 16: what SharpMask's skip connections look at (official `skpos`)."""
-        first = self.stem(x)
-        features = [first]
-        x = first if self.maxpool is None else self.maxpool(first)
+        features = [self.stem(x)]
+        x = self.maxpool(features[0])
         for layer in (self.layer1, self.layer2, self.layer3):
             features.append(x := layer(x))
         return features
+
+
+def tiny_trunk(*, depths: Sequence[int] = (1, 2, 2), norm: str = "batch", poolings: int = 4) -> ResNetTrunk:
+    """The trunk of the lessons' networks: three stages of basic blocks with 32, 64 and 128 channels. Options: `ResNetTrunk`'s."""
+    widths = (32, 64, 128)
+    options = {"block": "basic", "stem": (3, 16), "stem_pool": False, "norm": norm, "poolings": poolings}
+    return ResNetTrunk(depths=tuple(depths), inner=widths, out=widths, **options)
 
 
 class VGGTrunk(Trunk):
@@ -278,10 +247,7 @@ class VGGTrunk(Trunk):
         self.features = nn.Sequential(*layers[:-1])
         self.channels, self.out_channels = (*(widths[i][-1] for i in (0, 1, 2)), cin), cin
         self.level_channels, self.level_strides = tuple(group[-1] for group in widths[2:]), (4, 8, 16)
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(m.bias)
+        self.begin()
 
     @property
     def parts(self) -> list[nn.Module]:
@@ -298,12 +264,11 @@ class VGGTrunk(Trunk):
         return self.features(x)  # (B, 512, H/16, W/16)
 
     def taps(self, x: Tensor) -> list[Tensor]:
-        """Features at strides 2, 4, 8 and 16 (after the first three poolings, and the last convolution)."""
+        """After the first three poolings, and the last convolution."""
         a, b, c, d, e = self.stages
-        first = a(x)
-        second = b(first)
-        third = c(second)
-        return [first, second, third, e(d(third))]
+        features = [a(x)]
+        features += [second := b(features[0]), third := c(second), e(d(third))]
+        return features
 
     def levels(self, x: Tensor) -> list[Tensor]:
         """The last features of conv3, conv4 and conv5, before their poolings: strides 4, 8 and 16, finest first."""
@@ -314,6 +279,5 @@ class VGGTrunk(Trunk):
 
 
 def _choose(what: str, name: str, options: Mapping):
-    if name not in options:
-        raise InputError(f"{what} is {name!r}; choose one of {', '.join(map(repr, options))}")
+    check_choice(what, name, options)
     return options[name]

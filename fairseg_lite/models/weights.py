@@ -1,6 +1,6 @@
 """ImageNet weights for trunks, and for the layers behind them: torchvision's by name, or a local file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -10,16 +10,21 @@ from torchvision.models import get_weight
 
 from fairseg_lite.errors import InputError
 
+Weights = str | Path | None  # where ImageNet weights come from, as in `load_trunk_weights`
 READABLE = (".safetensors", ".pth", ".pt", ".pth.tar")
 
 
-def load_trunk_weights(trunk: nn.Module, source: str | Path) -> None:
-    """Load ImageNet weights into a trunk by name; what belongs to later layers (layer4, classifier) is left aside.
+def load_trunk_weights(
+    trunk: nn.Module, source: Weights, *, towers: Iterable[nn.Module] = (), names: Mapping[str, str] | None = None
+) -> None:
+    """Load ImageNet weights into a trunk by name, and into towers behind it; what belongs to other layers is left aside.
 
     Args:
-        trunk: `ResNetTrunk` or `VGGTrunk`, changed in place.
+        trunk: `ResNetTrunk`, `VGGTrunk` or `LiteTrunk`, changed in place.
         source: a torchvision name such as "ResNet50_Weights.IMAGENET1K_V2" (downloaded on first use), or a local
-            `.safetensors` or `.pth` file with torchvision's parameter names.
+            `.safetensors` or `.pth` file with torchvision's parameter names. None: nothing is loaded.
+        towers: begin with what the source has of them, if it has any of it.
+        names: of those weights: prefix in the source -> prefix in a tower.
     Raises:
         InputError: the file is missing, unreadable, or lacks a tensor of the trunk or has it in another shape.
     Example:
@@ -29,7 +34,13 @@ def load_trunk_weights(trunk: nn.Module, source: str | Path) -> None:
 
     Lesson: 02.
     """
-    copy_weights(trunk, read_weights(source), source)
+    if source is None:
+        return
+    weights = read_weights(source)
+    copy_weights(trunk, weights, source)
+    own = {new + k.removeprefix(old): v for old, new in (names or {}).items() for k, v in weights.items() if k.startswith(old)}
+    for tower in towers if own else ():
+        copy_weights(tower, own, source)
 
 
 def copy_weights(module: nn.Module, weights: Mapping[str, Tensor], source: object) -> None:

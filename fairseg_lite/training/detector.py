@@ -23,7 +23,7 @@ from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.losses import multipath_loss
 from fairseg_lite.models.multipathnet import MODELS, MultiPathNet
 from fairseg_lite.models.sharpmask import SharpMask
-from fairseg_lite.training.fit import History
+from fairseg_lite.training.fit import History, seeded
 from fairseg_lite.training.recipes import MultiPathRecipe
 from fairseg_lite.training.stages import begun, finished
 
@@ -119,8 +119,8 @@ def build_multipathnet(
         kwargs = {"norm": "batch" if trunk_from is None else "frozen", **kwargs, "trunk_from": trunk_from}
     elif trunk_weights is not None:
         kwargs["trunk_weights"] = trunk_weights
-    torch.manual_seed(recipe.fit.seed)
-    return MODELS[recipe.model](**kwargs)
+    with seeded(recipe.fit.seed):
+        return MODELS[recipe.model](**kwargs)
 
 
 def train_multipathnet(

@@ -27,7 +27,7 @@ from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.losses import deepmask_loss
 from fairseg_lite.models.network import Network
 from fairseg_lite.models.sharpmask import SharpMask
-from fairseg_lite.training.fit import History, fit
+from fairseg_lite.training.fit import History, fit, seeded
 from fairseg_lite.training.recipes import MultiPathRecipe, Recipe
 
 SETTLED = ("model", "options", "freeze", "end_to_end", "statistics", "fit.optimizer", "fit.ema")  # once a run has begun
@@ -74,9 +74,9 @@ def train_deepmask(
     """
     model = model or begun(recipe, run.get("out"), run.get("resume", False))
     if model is None:
-        torch.manual_seed(recipe.fit.seed)
         extra = {} if trunk_weights is None else {"trunk_weights": trunk_weights}
-        model = MODELS[recipe.model](**recipe.options, **extra)
+        with seeded(recipe.fit.seed):
+            model = MODELS[recipe.model](**recipe.options, **extra)
     model.trunk.freeze(recipe.freeze)
     return model, trained(model, dataset, recipe, **run)
 
@@ -107,8 +107,8 @@ def train_sharpmask(
             raise InputError(
                 f"recipe trains {recipe.model}, which is built on a {base}; this is a {held}: choose the other's recipe"
             )
-        torch.manual_seed(recipe.fit.seed)
-        model = MODELS[recipe.model](deepmask=deepmask, **recipe.options)
+        with seeded(recipe.fit.seed):
+            model = MODELS[recipe.model](deepmask=deepmask, **recipe.options)
     return model, trained(model.freeze(not recipe.end_to_end), dataset, recipe, **run)
 
 

@@ -201,7 +201,7 @@ FAULTS = {  # lesson -> (module, function, what replaces it): the lesson must no
     "06": ("fairseg_lite.models.refinement", "_doubled", NEAREST),
     "07": ("fairseg_lite.models.refinement", "refactor", TWICE),  # the bias goes to both parts
     "08": ("fairseg_lite.inference.detect", "batched_nms", ONE_CLASS),
-    "09": ("fairseg_lite.models.regions", "_of_length", PER_CELL),  # loudness taken from each cell, not from the whole grid
+    "09": ("fairseg_lite.models.roi_pooling", "_of_length", PER_CELL),  # loudness taken from each cell, not from the whole grid
     "10": ("fairseg_lite.models.multipathnet", "probabilities", FIRST),  # one classifier speaks for all
     "11": ("fairseg_lite.inference.detect", "mirrored", "lambda boxes, width: boxes"),
 }

@@ -133,6 +133,11 @@ def test_stages_and_taps_agree_with_forward(kind):
     assert [(64 // t.shape[2], 48 // t.shape[3]) for t in taps] == [(2, 2), (4, 4), (8, 8), (16, 16)]
 
 
+def test_a_basic_block_has_no_1x1_to_put_the_stride_on():
+    with pytest.raises(ValueError, match="a basic block has no 1x1 convolution"):
+        ResNetTrunk(depths=(1, 1, 1), block="basic", stride_in_1x1=True)
+
+
 def test_stride_in_1x1_moves_the_stride_and_nothing_else():
     ours, original = ResNetTrunk(depths=(1, 1, 1)), ResNetTrunk(depths=(1, 1, 1), stride_in_1x1=True)
     assert ours.state_dict().keys() == original.state_dict().keys()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseg_lite.models.multipathnet import MultiPathNet
-from fairseg_lite.models.regions import LinearTower, ResidualTower
+from fairseg_lite.models.roi_pooling import LinearTower, ResidualTower
 from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk
 from fairseg_lite.official.reader import Record, loads
 

@@ -134,10 +134,11 @@ class Official:
     def trunk(self, model: DeepMask) -> Object:
         ours, crop = model.trunk, -(model.context // 32)
         pool = {"kW": 3, "kH": 3, "dW": 2, "dH": 2, "padW": 1, "padH": 1, "indices": tensor(np.ones(2, "f4"))}
+        pooled = [Object("nn.SpatialMaxPooling", pool)] if isinstance(ours.maxpool, nn.MaxPool2d) else []
         stages = [self.sequential(*(self.block(b) for b in layer)) for layer in (ours.layer1, ours.layer2, ours.layer3)]
         border = Object("nn.SpatialZeroPadding", {f"pad_{side}": crop for side in "lrtb"})
         return self.sequential(
-            *self.normed(ours.conv1, ours.bn1), self.relu(), ours.maxpool and Object("nn.SpatialMaxPooling", pool), *stages,
+            *self.normed(ours.conv1, ours.bn1), self.relu(), *pooled, *stages,
             border, self.conv(model.reduce), self.relu(), Object("nn.View", {"size": Storage(np.int64([2, 24]))}),
             self.linear(model.embed),
         )  # fmt: skip

@@ -5,7 +5,7 @@ from torch import nn
 
 from fairseg_lite.geometry.boxes import FOVEAL
 from fairseg_lite.models.multipathnet import MultiPathNet, multipathnet_vgg16
-from fairseg_lite.models.regions import Region
+from fairseg_lite.models.roi_pooling import Region
 
 from .small import Official
 from .writer import Object

@@ -7,8 +7,7 @@ import torch
 from fairseg_lite.geometry.boxes import foveal_boxes
 from fairseg_lite.models.losses import multipath_loss
 from fairseg_lite.models.multipathnet import MultiPathOutput, probabilities
-from fairseg_lite.models.regions import Mix
-from fairseg_lite.models.roi_pooling import roi_pool
+from fairseg_lite.models.roi_pooling import Mix, roi_pool
 
 from .multipathnet_maps import ORACLE, arrays, official_network, resnet_case, rois_of
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fairseg_lite.models.checkpoints import load_tensors
-from fairseg_lite.training.fit import fit
+from fairseg_lite.training.fit import fit, seeded
 from fairseg_lite.training.recipes import FitConfig
 
 
@@ -228,3 +228,14 @@ def test_it_learns_on_cuda(cuda):
     cpu = fit(network(), OnGpu(), loss_fn, replace(CONFIG, steps=1), progress=False)["loss"]
     gpu = fit(network().eval().to(cuda), OnGpu(), loss_fn, replace(CONFIG, steps=100), progress=False)["loss"]
     assert gpu[0] > 0 and cpu[0] > 0 and sum(gpu[-10:]) < sum(gpu[:10])
+
+
+def test_a_seed_of_ours_leaves_the_callers_numbers_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(2)
+    torch.manual_seed(7)
+    with seeded(0):
+        ours = nn.Linear(3, 4).state_dict()
+    assert torch.equal(torch.rand(2), expected)
+    torch.manual_seed(0)
+    assert all(torch.equal(v, ours[k]) for k, v in nn.Linear(3, 4).state_dict().items()), "as `manual_seed` has always given"
