@@ -21,7 +21,7 @@ class Pixels:
     Example:
         >>> caffe = Pixels(mean=(102.98, 115.95, 122.77), std=(1, 1, 1), order="BGR", white=255)
         >>> normalise(np.array([[[255, 0, 0]]], np.uint8), caffe).flatten().tolist()  # red comes last
-        [-102.98..., -115.94..., 132.22...]
+        [-102.98..., -115.94..., 132.23...]
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN  # of each channel, in this order and range

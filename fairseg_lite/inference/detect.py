@@ -110,15 +110,11 @@ def detect(
     scale = min(short_side / min(height, width) if short_side else 1.0, max_side / max(height, width))
     looks = _looks(models, image, rois[origin].to(models[0].device), scale, iterations, flip, crops, timer)
     probability, boxes = (torch.cat(parts).cpu() for parts in zip(*looks, strict=True))  # (iterations * N, K), (.., K, 4)
-    if not (probability.isfinite().all() and boxes.isfinite().all()):
-        raise InputError("the network's probabilities or boxes are no numbers; its weights are damaged or its training diverged")
     with timer("nms"):
         row, final, labels, scores = _best(probability, boxes, score_threshold, nms, vote, top)
-    rle = None
     with timer("masks"):
-        if masks == "proposal":
-            rle = [proposals.rle[i] for i in origin[row % len(origin)].tolist()]
-        elif masks == "refined":
+        rle = [proposals.rle[i] for i in origin[row % len(origin)].tolist()] if masks == "proposal" else None
+        if masks == "refined":
             rle = masks_in_boxes(network, image, final)
         if mask_boxes and rle:
             tight = xywh_to_xyxy(torch.from_numpy(coco_mask.toBbox(rle))).float()
@@ -153,6 +149,8 @@ def _best(
     probability: Tensor, boxes: Tensor, threshold: float, nms: float, vote: float | None, top: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What stays of (N, K) and (N, K, 4) after NMS and voting: rows, boxes, labels and scores, best first."""
+    if not (probability.isfinite().all() and boxes.isfinite().all()):
+        raise InputError("the network's probabilities or boxes are no numbers; its weights are damaged or its training diverged")
     row, labels = torch.nonzero((probability > threshold) & _has_area(boxes), as_tuple=True)
     scores, boxes = probability[row, labels], boxes[row, labels]
     kept = batched_nms(boxes, scores, labels, nms)[:top]
