@@ -1,9 +1,12 @@
 """MultiPathNet's VGG kinds in every form that the official scripts make; what does not fit is named."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from fairseg_lite.inference.detect import detect
 from fairseg_lite.models.checkpoints import load_model, save_model
 from fairseg_lite.official.networks import import_official
 
@@ -38,6 +41,21 @@ def test_every_form(tmp_path, kind, options):
         for a, b in zip(ours(images, rois), again(images, rois), strict=True):
             assert torch.equal(a, b)
     assert again.thresholds == ours.thresholds and torch.equal(again.delta_mean, ours.delta_mean)
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_detect_makes_pictures_as_caffe_does(tmp_path, kind):
+    """Nobody says so: the record of what was imported does, also of what was saved and loaded again."""
+    path = tmp_path / "network.safetensors"
+    save_model(path, imported(tmp_path, OfficialVGG().vgg(small_vgg(kind))))
+    model, seen = load_model(path, kind="MultiPathNet"), []
+    features, model.features = model.features, lambda x: seen.append(x) or features(x)
+    image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
+    proposals = SimpleNamespace(boxes=torch.tensor([[3.0, 5, 60, 50]]), size=(64, 80))
+    detect(model, image, proposals, short_side=64, score_threshold=0, masks=None)
+    bgr = image[..., ::-1].astype(np.float32) - np.float32([102.9801, 115.9465, 122.7717])
+    np.testing.assert_allclose(seen[0][0].numpy(), bgr.transpose(2, 0, 1), atol=1e-3)
+    assert (model.record.short_side, model.record.max_side) == (800, 1000)
 
 
 def test_what_was_not_trained_is_not(tmp_path):
