@@ -1,9 +1,10 @@
-"""Parity that runs anywhere: the official network but for its score head and 480 of its 512 numbers (data/oracle/README.md)."""
+"""Parity that runs anywhere: the official network but for most rows of two matrices (data/oracle/README.md)."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from fairseg_lite.models.deepmask import DeepMaskOutput
 from fairseg_lite.models.losses import deepmask_loss
@@ -63,6 +64,19 @@ def test_mask_head_and_its_upsampling():
     masks = network().mask(torch.from_numpy(PARTS["trunk"])).view(2, 16, 16)
     close(masks, PARTS["mask_lowres"])
     close(aligned_resize(masks, 32, 32), PARTS["mask"])
+
+
+def test_score_head():
+    """The official gradient of the last weights is each patch's 1024 hidden numbers, times its score's gradient, added up.
+
+    So it tells whether the first 64 are ours, and, whatever made them all, that the last weights make the scores of them.
+    """
+    model, slope = network(), torch.from_numpy(PARTS["score_gradOutput"])
+    hidden = F.threshold(model.score[1](torch.from_numpy(PARTS["trunk"])), 0, 1e-6)  # official ReLU
+    official = torch.from_numpy(PARTS["score_grad_lin2"])[0]
+    close((slope * hidden).sum(0)[:64], PARTS["score_grad_lin2"][0, :64])
+    ours = (model.score[4].weight.flatten() @ official + model.score[4].bias * slope.sum()).squeeze()
+    close(ours, np.array((PARTS["score_gradOutput"] * PARTS["score"]).sum()))
 
 
 def test_losses_and_their_gradients():
