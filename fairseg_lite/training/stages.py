@@ -177,20 +177,18 @@ def begun(recipe: Recipe | MultiPathRecipe, out: str | Path | None, resume: bool
     if not resume or state is None or not state.exists():
         return None
     header = load_tensors(state)[1]
-    before, now = _flat(header.get("recipe", {})), _flat(json.loads(json.dumps(asdict(recipe))))
-    for name in SETTLED:
+    before = {**header, **_flat(header.get("recipe", {}))}
+    now = _flat(json.loads(json.dumps({**asdict(recipe), **record})))  # tuples become lists, as they come back
+    for name in (*SETTLED, *record):
         if name in before and before[name] != now.get(name):
-            raise _settled(out, name, before[name], now.get(name))
-    for name, value in record.items():
-        for a, b in zip_longest(header.get(name, []), value):
-            if a != b:
-                raise _settled(out, name, f"{len(header.get(name, []))}, among them {a!r}", f"{len(value)}, among them {b!r}")
+            a, b = before[name], now.get(name)
+            if name in record:
+                a, b = next((x, y) for x, y in zip_longest(a, b) if x != y)
+            raise InputError(
+                f"{str(out)!r} holds a run that began with {name} {a!r}, and now it is {b!r}; that is settled when a run begins: "
+                "leave it as it was, or choose another folder"
+            )
     return MODELS[recipe.model](**header["kwargs"])
-
-
-def _settled(out: str | Path, name: str, before: object, now: object) -> InputError:
-    told = f"{str(out)!r} holds a run that began with {name} = {before}, and now it is {now}"
-    return InputError(f"{told}; that is settled when a run begins: leave it as it was, or choose another folder")
 
 
 def _flat(recipe: dict) -> dict:

@@ -174,10 +174,10 @@ def test_what_is_settled_when_a_run_begins_is_not_changed_silently(cli, refused,
     assert cli(*words, *QUICK, "--set", "options.features=16", "--recipe", "lesson")[0] == 0
     resumed = (*words, "--resume", "--steps", 3)
     for change, said in (
-        (("--set", "options.features=32"), "began with options = {'features': 16}, and now it is {'features': 32}"),
-        (("--set", "model=deepmask_vgg_a"), "began with model = deepmask_tiny, and now it is deepmask_vgg_a"),
-        (("--set", "fit.optimizer=sgd"), "began with fit.optimizer = adamw, and now it is sgd"),
-        (("--set", "freeze=1"), "began with freeze = 0, and now it is 1"),
+        (("--set", "options.features=32"), "began with options {'features': 16}, and now it is {'features': 32}"),
+        (("--set", "model=deepmask_vgg_a"), "began with model 'deepmask_tiny', and now it is 'deepmask_vgg_a'"),
+        (("--set", "fit.optimizer=sgd"), "began with fit.optimizer 'adamw', and now it is 'sgd'"),
+        (("--set", "freeze=1"), "began with freeze 0, and now it is 1"),
         (("--recipe", "shapes"), "--recipe is shapes, and the run in"),
     ):
         assert said in refused(*resumed, *change)

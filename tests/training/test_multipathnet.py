@@ -72,7 +72,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(scenes, boxes, tm
     with pytest.raises(ValueError, match="holds a run already"):
         run("parts", 5)
     other = Rectangles(*[(64, 64, [(5, 5, 40, 40, 0, False)])] * 9)
-    with pytest.raises(ValueError, match="began with categories = 9, among them 'square', and now it is 2, among them"):
+    with pytest.raises(ValueError, match="began with categories 'square', and now it is"):
         train_multipathnet(other, {0: proposals()}, recipe=quick(), out=tmp_path / "parts", resume=True, progress=False)
 
 
