@@ -84,7 +84,7 @@ def test_bad_words(refused, folder, tmp_path):
     assert "integral is 11; it must be from 1 to 10" in refused(*mine, "--set", "options.integral=11")
     assert "begins with a tiny DeepMask" in refused(*mine, "--trunk-weights", "ResNet50_Weights.DEFAULT")
     assert "no such file, and no torchvision name" in refused(
-        *mine, "--set", "model=multipathnet_vgg16", "--trunk-weights", "shapes"
+        *mine, "--set", "model=multipathnet_resnet18", "--trunk-weights", "shapes"
     )
     assert "options has no 'stride_in_1x1'" in refused(*mine, "--set", "options.stride_in_1x1=true")
     assert "holds no network that proposes but a MultiPathNet" in refused(*words, "--proposals", "shapes-multipath")
