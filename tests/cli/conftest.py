@@ -74,9 +74,9 @@ def detectors(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory):
-    """A COCO-format folder of two scenes; read only."""
+    """A COCO-format folder of two small scenes; read only."""
     folder = tmp_path_factory.mktemp("scenes") / "scenes"
-    write_coco_folder(ShapesDataset(2, seed=1), folder, progress=False)
+    write_coco_folder(ShapesDataset(2, seed=1, size=112), folder, progress=False)
     return folder
 
 
