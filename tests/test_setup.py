@@ -127,7 +127,7 @@ def test_a_half_made_venv_is_made_anew(course):
     course.codes = {"install": 1}
     with pytest.raises(SystemExit, match="Set-up failed.*GB of disk are free"):
         course.main(["shell"])
-    (course.VENV / "half.whl").write_text("")
+    (course.VENV / "half.whl").write_text("", "utf-8")
     assert Path(course.PYTHON).exists()
     assert not course.ready()
     course.codes = {}
@@ -199,7 +199,9 @@ def test_a_pip_configuration_keeps_index_certificate_and_proxy_only(course, monk
 
 def test_pip_itself_reads_its_files_as_we_think(course, monkeypatch, tmp_path):
     pytest.importorskip("pip", reason="uv makes environments without pip")
-    (tmp_path / "pip.conf").write_text("[global]\nfind-links = /wheels\ntimeout = 77\n[install]\nproxy = http://theirs\n")
+    (tmp_path / "pip.conf").write_text(
+        "[global]\nfind-links = /wheels\ntimeout = 77\n[install]\nproxy = http://theirs\n", "utf-8"
+    )
     for name in [k for k in os.environ if k.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))

@@ -153,7 +153,7 @@ def image_ids(source: str, pictures: list[Path]) -> dict[Path, int]:
     from fairseg_lite.data.coco_json import locate
 
     try:
-        entries = json.loads(locate(source)[1].read_text())["images"]
+        entries = json.loads(locate(source)[1].read_text("utf-8"))["images"]
         known = {Path(e["file_name"]).name: int(e["id"]) for e in entries}
         return {p: known[p.name] for p in pictures}
     except (ValueError, OSError, LookupError, TypeError):
@@ -173,7 +173,7 @@ def write_json(path: str | Path, content: object, *, indent: int | None = None) 
         InputError: it cannot be written.
     """
     with whole(path) as part:
-        part.write_text(json.dumps(content, indent=indent) + "\n")
+        part.write_text(json.dumps(content, indent=indent) + "\n", "utf-8")
 
 
 def write_picture(path: str | Path, picture) -> None:

@@ -81,7 +81,7 @@ def stored_run(a: argparse.Namespace, kind: str) -> dict:
     if not a.resume or not header.exists():
         return {}
     try:
-        stored = json.loads(header.read_text())
+        stored = json.loads(header.read_text("utf-8"))
         name, before = str(stored["model"]), {"proposals": stored.get("proposals"), **stored.get("about", {})}
         if not name.startswith(kind):
             raise InputError(f"{a.out!r} holds a run of {name}; resume it with train {name.split('_')[0]}")

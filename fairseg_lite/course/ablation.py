@@ -177,7 +177,7 @@ def results_in(out: str | Path, rows: Sequence[Row] = TABLE_1, seeds: int = 10**
     for row in rows:
         for path in sorted((Path(out) / "runs").glob(f"{row.name}-seed*/result.json")):
             try:
-                result = Result(**json.loads(path.read_text()))
+                result = Result(**json.loads(path.read_text("utf-8")))
                 _ = [result.value(m) for m in MEASURES]
             except (OSError, ValueError, TypeError, LookupError) as error:
                 raise InputError(f"{str(path)!r} is no result of this version ({error}); delete it to measure again") from error
@@ -263,7 +263,7 @@ def _same_settings(out: Path, settings: dict) -> None:
         _write(path, settings)
         return
     try:
-        held = json.loads(path.read_text())
+        held = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{str(path)!r} cannot be read ({error}); choose another folder") from error
     wanted = json.loads(json.dumps(settings))
@@ -284,4 +284,4 @@ def _flat(content: object, name: str = "") -> dict:
 
 def _write(path: Path, content: object) -> None:
     with whole(path) as part:
-        part.write_text(content if isinstance(content, str) else json.dumps(content, indent=1) + "\n")
+        part.write_text(content if isinstance(content, str) else json.dumps(content, indent=1) + "\n", "utf-8")

@@ -61,7 +61,7 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> 
             os.fsync(f.fileno())
         part.chmod(0o644)  # safetensors makes files that only their owner can read
         os.replace(part, path)
-        part.write_text(json.dumps(header, indent=1) + "\n")
+        part.write_text(json.dumps(header, indent=1) + "\n", "utf-8")
         os.replace(part, path.with_suffix(".json"))
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write checkpoint {str(path)!r}: {error}; earlier files there are untouched") from error

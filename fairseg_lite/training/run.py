@@ -59,7 +59,7 @@ class Run:
             return
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            with open(self.out / "log.jsonl", "a") as f:
+            with open(self.out / "log.jsonl", "a", encoding="utf-8") as f:
                 f.write(json.dumps(row) + "\n")
         except OSError as error:
             raise InputError(f"cannot write the log in {str(self.out)!r}: {error}; {self.kept()}") from error
@@ -90,7 +90,7 @@ class Run:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         rows = _rows(log, header["step"])
         with whole(log) as part:  # steps after the checkpoint will be done again
-            part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            part.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
         return rows, header["step"]
 
 
@@ -141,7 +141,7 @@ def _optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
 def _rows(log: Path, step: int) -> list[dict]:
     """The lines of a log up to a step."""
     rows = []
-    for line in log.read_text().splitlines() if log.is_file() else []:
+    for line in log.read_text("utf-8").splitlines() if log.is_file() else []:
         with suppress(ValueError):  # the line that was being written when the run was killed
             rows.append(json.loads(line))
     return [row for row in rows if row["step"] <= step]

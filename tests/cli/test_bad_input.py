@@ -25,9 +25,9 @@ def folder(scenes, tmp_path):
 def edit(folder, change):
     """Change the annotations of a folder."""
     path = folder / "instances.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text("utf-8"))
     change(content)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), "utf-8")
 
 
 # pictures
@@ -82,7 +82,7 @@ def test_options_outside_their_range(refused, network, photo, tmp_path, option, 
 
 def places(tmp_path):
     """Folders that cannot be made: below a file, and in a read-only folder (root may write there, so not for root)."""
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", "utf-8")
     (tmp_path / "locked").mkdir(mode=0o555)
     locked = [] if os.access(tmp_path / "locked", os.W_OK) else [tmp_path / "locked" / "o"]
     return [tmp_path / "file" / "o", *locked]
@@ -119,7 +119,7 @@ def test_checkpoints_that_do_not_do(refused, network, photo, tmp_path):
     assert "no such file" in said(tmp_path / "none.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(network.read_bytes()[:-1000])
     assert "truncated" in said(tmp_path / "cut.safetensors")
-    (tmp_path / "text.safetensors").write_text("weights")
+    (tmp_path / "text.safetensors").write_text("weights", "utf-8")
     assert "truncated or no safetensors file" in said(tmp_path / "text.safetensors")
     linear = nn.Linear(2, 2).state_dict()
     save_tensors(tmp_path / "linear.safetensors", linear, {"model": "deepmask_tiny"})
@@ -178,7 +178,7 @@ def test_a_run_is_neither_overwritten_nor_mixed(refused, tmp_path):
     words = ("train", "deepmask", "shapes:9", "-o", tmp_path / "r", *QUICK)
     assert main([str(w) for w in words]) == 0
     assert "holds a run already" in refused(*words)
-    (tmp_path / "r/state.json").write_text('{"fit": {"speed": 1}}')
+    (tmp_path / "r/state.json").write_text('{"fit": {"speed": 1}}', "utf-8")
     line = refused(*words, "--resume")
     assert "state.json" in line
     assert "without --resume" in line
@@ -202,8 +202,8 @@ def test_data_sets_without_anything_to_learn_from(refused, network, folder, tmp_
             a["iscrowd"] = 1
 
     train, evaluate = said(all_crowds)
-    assert "7 are crowds" in train
-    assert "no object that could be found (7 crowds)" in evaluate
+    assert "10 are crowds" in train
+    assert "no object that could be found (10 crowds)" in evaluate
     train, evaluate = said(lambda content: content.update(annotations=[]))
     assert "no object to learn from" in train
     assert "no object that could be found" in evaluate
@@ -219,7 +219,7 @@ def test_data_sets_that_are_not_there_or_damaged(refused, cli, network, folder, 
     train = ("train", "deepmask", folder, "-o", tmp_path / "r", *QUICK)
     assert "cannot be decoded" in refused(*train)
     assert cli(*train, "--skip-faults")[0] == 0
-    (folder / "instances.json").write_text("[")
+    (folder / "instances.json").write_text("[", "utf-8")
     assert "instances.json" in refused(*train, "--resume")
 
 

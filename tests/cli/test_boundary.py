@@ -30,7 +30,7 @@ def test_sharp_and_coarse_masks_stand_under_each_other(cli, sharp, tmp_path):
     assert code == 0
     assert [line.split()[0] for line in said] == ["patches", "boundary", "coarse", "masks", "boxes", "proposals"]
     assert said[1].index("instances") == said[2].index("instances")
-    written, model = json.loads((tmp_path / "r.json").read_text())["boundary"], load_model(sharp)
+    written, model = json.loads((tmp_path / "r.json").read_text("utf-8"))["boundary"], load_model(sharp)
     data = open_dataset("shapes:2", held_out=True)
     for name, network, line in (("masks", model, said[1]), ("coarse", model.deepmask, said[2])):
         report = boundary_report(network, data, padding="mean", progress=False)
@@ -43,8 +43,8 @@ def test_a_deepmask_has_one_line_and_who_does_not_ask_gets_none(cli, network, tm
     code, said, _ = cli(*words, "--boundary")
     assert code == 0
     assert sum(line.startswith("boundary") for line in said) == 1 and not any(line.startswith("coarse") for line in said)
-    assert list(json.loads((tmp_path / "r.json").read_text())["boundary"]) == ["masks"]
+    assert list(json.loads((tmp_path / "r.json").read_text("utf-8"))["boundary"]) == ["masks"]
     code, plain, _ = cli(*words)
     assert code == 0
     assert [line.split()[0] for line in plain] == ["patches", "masks", "boxes", "proposals"]
-    assert "boundary" not in json.loads((tmp_path / "r.json").read_text())
+    assert "boundary" not in json.loads((tmp_path / "r.json").read_text("utf-8"))

@@ -19,7 +19,7 @@ def detect(cli, detectors, network, tmp_path):
         words = ("detect", source, "-o", tmp_path / "out", "--model", detectors / f"{model}.safetensors", "--proposer", network)
         code, said, err = cli(*words, "--top-k", 20, *options)
         assert code == 0, err
-        return said, json.loads((tmp_path / "out/detections.json").read_text())
+        return said, json.loads((tmp_path / "out/detections.json").read_text("utf-8"))
 
     return run
 
@@ -60,26 +60,29 @@ def test_proposals_from_a_file_are_the_same_as_made_on_the_way(detect, cli, netw
     assert cli("propose", scenes, "-o", tmp_path / "p", "--model", network, "--top-k", 30, "--draw", 0)[0] == 0
     _, filed = detect(scenes, "--proposals", tmp_path / "p/proposals.json")
     assert [r["segmentation"] for r in filed] == [r["segmentation"] for r in direct]
-    names = {i["id"] for i in json.loads((scenes / "instances.json").read_text())["images"]}
+    names = {i["id"] for i in json.loads((scenes / "instances.json").read_text("utf-8"))["images"]}
     assert {r["image_id"] for r in filed} <= names
-    boxes = [{k: v for k, v in r.items() if k != "segmentation"} for r in json.loads((tmp_path / "p/proposals.json").read_text())]
-    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    boxes = [
+        {k: v for k, v in r.items() if k != "segmentation"}
+        for r in json.loads((tmp_path / "p/proposals.json").read_text("utf-8"))
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes), "utf-8")
     _, unmasked = detect(scenes, "--proposals", tmp_path / "boxes.json", "--masks", "none")
     assert [r["score"] for r in unmasked] == [r["score"] for r in filed]
 
 
 def test_proposals_of_another_program(detect, cli, network, scenes, tmp_path):
     assert cli("propose", scenes, "-o", tmp_path / "p", "--model", network, "--draw", 0, "--top-k", 20)[0] == 0
-    rows = json.loads((tmp_path / "p/proposals.json").read_text())
+    rows = json.loads((tmp_path / "p/proposals.json").read_text("utf-8"))
     for r in rows:
         x, y, w, h = r["bbox"]
         r |= {"score": str(r["score"]), "scale": "none", "position": 7}
         r["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-    (tmp_path / "foreign.json").write_text(json.dumps(rows))
+    (tmp_path / "foreign.json").write_text(json.dumps(rows), "utf-8")
     _, found = detect(scenes, "--proposals", tmp_path / "foreign.json")
     assert {r["image_id"] for r in found} <= {r["image_id"] for r in rows} and found
     rows[1]["score"] = "much"
-    (tmp_path / "foreign.json").write_text(json.dumps(rows))
+    (tmp_path / "foreign.json").write_text(json.dumps(rows), "utf-8")
     code, _, err = cli("detect", scenes, "-o", tmp_path / "o", "--proposals", tmp_path / "foreign.json")
     assert code == 2 and "foreign.json': result 1 has score 'much'" in err[0]
 
@@ -88,19 +91,19 @@ def test_proposals_of_other_pictures(refused, detect, cli, detectors, network, s
     cli("propose", scenes, "-o", tmp_path / "p", "--model", network, "--top-k", 3, "--draw", 0)
     path = tmp_path / "p/proposals.json"
     words = ("-o", tmp_path / "o", "--model", detectors / "two.safetensors", "--proposer", network, "--proposals")
-    rows = json.loads(path.read_text())
-    path.write_text(json.dumps([{**r, "image_id": r["image_id"] + 700} for r in rows]))
+    rows = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps([{**r, "image_id": r["image_id"] + 700} for r in rows]), "utf-8")
     assert "none of the 2 here is among them; were they made for other pictures" in refused("detect", scenes, *words, path)
-    path.write_text(json.dumps([{**r, "image_id": 1} for r in rows if r["image_id"] == rows[0]["image_id"]]))
+    path.write_text(json.dumps([{**r, "image_id": 1} for r in rows if r["image_id"] == rows[0]["image_id"]]), "utf-8")
     assert "are they another picture's" in refused("detect", photo, *words, path), "another size"
-    path.write_text(json.dumps([r for r in rows if r["image_id"] == rows[0]["image_id"]]))
+    path.write_text(json.dumps([r for r in rows if r["image_id"] == rows[0]["image_id"]]), "utf-8")
     code, _, err = cli("detect", scenes, *words, path)
     assert code == 0 and "no proposals for 1 of 2 pictures" in err[0]
-    path.write_text("[]")
+    path.write_text("[]", "utf-8")
     for masks in ("proposal", "none"):
         line = refused("detect", scenes, *words, path, "--masks", masks)
         assert str(path) in line
-    path.write_text(json.dumps([{**r, "bbox": [0, 0, float("nan"), 1]} for r in rows]))
+    path.write_text(json.dumps([{**r, "bbox": [0, 0, float("nan"), 1]} for r in rows]), "utf-8")
     assert "result 0 has bbox nan" in refused("detect", scenes, *words, path)
 
 
@@ -132,7 +135,7 @@ def perfect(scenes):
 
 def test_results_are_judged_and_drawn(cli, scenes, tmp_path):
     rows = perfect(scenes)
-    (tmp_path / "r.json").write_text(json.dumps(rows[1:]))
+    (tmp_path / "r.json").write_text(json.dumps(rows[1:]), "utf-8")
     out, drawings = tmp_path / "n/numbers.json", (tmp_path / "confusion.png", tmp_path / "curve.png")
     code, said, _ = cli(
         "evaluate", "detections", tmp_path / "r.json", scenes, "-o", out, "--confusion", drawings[0], "--curve", drawings[1]
@@ -140,7 +143,7 @@ def test_results_are_judged_and_drawn(cli, scenes, tmp_path):
     assert code == 0
     assert said[0].startswith(f"masks      {len(rows)} instances: AP 0.") and said[1].startswith("boxes ")
     assert any(line.startswith("category") for line in said) and any("1 of" in line and "objects missed" in line for line in said)
-    numbers = json.loads(out.read_text())
+    numbers = json.loads(out.read_text("utf-8"))
     report = evaluate_detections(CocoDataset(scenes), rows[1:], "segm")
     assert numbers["precision"]["segm"]["ap"] == report.ap < 1
     assert numbers["errors"]["bbox"]["counts"]["missed"] == 1
@@ -151,14 +154,14 @@ def test_results_are_judged_and_drawn(cli, scenes, tmp_path):
 def test_what_the_results_have_is_judged(cli, scenes, tmp_path):
     path = tmp_path / "r.json"
     for key, words in (("segmentation", ["boxes"]), ("bbox", ["masks", "boxes"])):  # without boxes those around the masks
-        path.write_text(json.dumps([{k: v for k, v in r.items() if k != key} for r in perfect(scenes)]))
+        path.write_text(json.dumps([{k: v for k, v in r.items() if k != key} for r in perfect(scenes)]), "utf-8")
         _, said, _ = cli("evaluate", "detections", path, scenes)
         assert [line.split()[0] for line in said[: said.index("")]] == words and all("AP 1.000" in s for s in said[: len(words)])
     rows = perfect(scenes)
-    path.write_text(json.dumps([{k: v for k, v in rows[0].items() if k != "segmentation"}, *rows[1:]]))
+    path.write_text(json.dumps([{k: v for k, v in rows[0].items() if k != "segmentation"}, *rows[1:]]), "utf-8")
     _, said, _ = cli("evaluate", "detections", path, scenes)
     assert said[0] == f"1 of {len(rows)} results have no mask: boxes alone are judged" and said[1].startswith("boxes ")
-    path.write_text("[]")
+    path.write_text("[]", "utf-8")
     code, said, _ = cli("evaluate", "detections", path, scenes)
     assert code == 0 and "holds no result" in said[0] and "AP 0.000, AP50 0.000" in said[1]
 
@@ -182,7 +185,7 @@ def test_a_checkpoint_detects_first_and_what_it_found_is_kept(cli, detectors, ne
     _, again, _ = cli("evaluate", "detections", path, scenes)
     assert again[:2] == said[:2]
     plain = COCO(str(scenes / "instances.json")).loadRes(str(path))
-    assert len(plain.getAnnIds()) == len(json.loads(path.read_text())) > 0
+    assert len(plain.getAnnIds()) == len(json.loads(path.read_text("utf-8"))) > 0
     code, said, _ = cli(*words[:4], "--proposer", network, "--limit", 1)
     assert code == 0 and "in 1 of 2 pictures" in said[-1]
     code, said, _ = cli("evaluate", "detections", path, scenes, "--limit", 1)
@@ -193,7 +196,7 @@ def test_results_that_do_not_fit_the_data(refused, detectors, network, scenes, t
     path, rows = tmp_path / "r.json", perfect(scenes)
 
     def said(content):
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
         return refused("evaluate", "detections", path, scenes)
 
     assert "category_id 77; the data set has" in said([{**rows[0], "category_id": 77}])

@@ -38,7 +38,7 @@ def test_train_measure_and_resume(cli, refused, folder, tmp_path):
     model = load_model(tmp_path / "r/model.safetensors", kind="MultiPathNet")
     assert model.thresholds == (0.5,) and len(model.regions) == 1
     assert model.record.recipe["images"] == 1 and model.record.categories[0] == "square"
-    report = json.loads((tmp_path / "r/valid.json").read_text())
+    report = json.loads((tmp_path / "r/valid.json").read_text("utf-8"))
     assert report["boxes"]["pictures"] == 2 and f"AP {report['boxes']['ap']:.3f}" in said[-1]
     assert cli(*words[:-2], "--resume", "--steps", 3)[0] == 0, "switches and proposals come with the run"
     assert load_model(tmp_path / "r/model.safetensors").thresholds == (0.5,)
@@ -47,7 +47,7 @@ def test_train_measure_and_resume(cli, refused, folder, tmp_path):
     assert "began with categories 'square', and now it is 'box'" in refused(
         "train", "multipathnet", categories, *words[3:5], "--resume", "--proposals", folder / "boxes.json", "--steps", 4
     )
-    steps = [json.loads(line)["step"] for line in (tmp_path / "r/log.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "r/log.jsonl").read_text("utf-8").splitlines()]
     assert steps[-1] == 3
     assert "holds a run of multipathnet_tiny; resume it with train multipathnet" in refused(
         "train", "deepmask", folder / "scenes", "--out", tmp_path / "r", "--resume"
@@ -55,9 +55,9 @@ def test_train_measure_and_resume(cli, refused, folder, tmp_path):
 
 
 def test_proposals_left_out_are_told(cli, folder, tmp_path):
-    rows = json.loads((folder / "boxes.json").read_text())
+    rows = json.loads((folder / "boxes.json").read_text("utf-8"))
     rows += [{"image_id": rows[0]["image_id"], "bbox": [500, 9, 30, 30], "score": 1}] * 3
-    (tmp_path / "p.json").write_text(json.dumps(rows))
+    (tmp_path / "p.json").write_text(json.dumps(rows), "utf-8")
     words = ("train", "multipathnet", folder / "scenes", "--out", tmp_path / "r", "--proposals", tmp_path / "p.json")
     code, said, _ = cli(*words, *QUICK)
     assert code == 0 and "3 outside" in said[0]
@@ -67,7 +67,7 @@ def test_a_network_makes_the_proposals_once(cli, folder, tmp_path):
     words = ("train", "multipathnet", "shapes:2", "--out", tmp_path, "--proposals", "shapes", "--set", "top=10")
     assert cli(*words, *QUICK)[0] == 0
     path = tmp_path / "proposals-train-shapes-10.json"
-    rows = json.loads(path.read_text())
+    rows = json.loads(path.read_text("utf-8"))
     assert len(rows) == 20 and {r["image_id"] for r in rows} == {1, 2}
     before = path.stat().st_mtime_ns
     assert cli(*words[:-2], "--resume", "--steps", 3)[0] == 0
@@ -89,7 +89,7 @@ def test_bad_words(refused, folder, tmp_path):
     assert "options has no 'stride_in_1x1'" in refused(*mine, "--set", "options.stride_in_1x1=true")
     assert "holds no network that proposes but a MultiPathNet" in refused(*words, "--proposals", "shapes-multipath")
     assert "nothing.json' cannot be read" in refused(*words, "--proposals", tmp_path / "nothing.json")
-    (tmp_path / "empty.json").write_text("[]")
+    (tmp_path / "empty.json").write_text("[]", "utf-8")
     assert "hold no proposal" in refused(*words, "--proposals", tmp_path / "empty.json")
     assert cli_trained(tmp_path) == []
 
@@ -98,7 +98,7 @@ def _renamed(source, target):
     """The same folder, but that its first category has another name."""
     shutil.copytree(source, target)
     path = target / "instances.json"
-    path.write_text(path.read_text().replace('"name": "square"', '"name": "box"'))
+    path.write_text(path.read_text("utf-8").replace('"name": "square"', '"name": "box"'), "utf-8")
     return target
 
 
@@ -106,9 +106,8 @@ def _other(tmp_path):
     """A folder whose pictures have other ids."""
     write_coco_folder(ShapesDataset(1, seed=4), tmp_path / "other", progress=False)
     path = tmp_path / "other/instances.json"
-    path.write_text(
-        path.read_text().replace('"image_id": 1,', '"image_id": 91,').replace('"images": [{"id": 1,', '"images": [{"id": 91,')
-    )
+    text = path.read_text("utf-8").replace('"image_id": 1,', '"image_id": 91,')
+    path.write_text(text.replace('"images": [{"id": 1,', '"images": [{"id": 91,'), "utf-8")
     return tmp_path / "other"
 
 
@@ -150,7 +149,7 @@ def test_ablate_from_the_command_line(cli, refused, folder, tmp_path):
     assert said[0].split()[:3] == ["integral", "foveal", "skip"] and len(said) == 8
     assert said[-1].startswith("6 runs of multipathnet_tiny, 1 steps each")
     assert {"table.txt", "table.json", "table.png", "settings.json", "runs"} <= {p.name for p in (tmp_path / "t").iterdir()}
-    text = (tmp_path / "t/table.txt").read_text().splitlines()
+    text = (tmp_path / "t/table.txt").read_text("utf-8").splitlines()
     assert text[1:] == said[:-1]
     assert "recipe.fit.steps = 1, now it is 2" in refused(*words, "--steps", 2)
     again = cli(*words, "--steps", 1)[1]

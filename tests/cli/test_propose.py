@@ -20,7 +20,7 @@ def test_a_picture_gets_masks_drawn_in_and_coco_results(cli, network, photo, tmp
     code, said, _ = cli("propose", photo, "-o", out, "--model", network, "--top-k", 7, "--draw", 3)
     assert code == 0
     assert sorted(p.name for p in out.iterdir()) == ["photo.png", "proposals.json"]
-    rows = json.loads((out / "proposals.json").read_text())
+    rows = json.loads((out / "proposals.json").read_text("utf-8"))
     assert len(rows) == 7
     assert {row["file_name"] for row in rows} == {"photo.jpg"}
     found = load_results(out / "proposals.json")[1]
@@ -34,7 +34,7 @@ def test_a_picture_gets_masks_drawn_in_and_coco_results(cli, network, photo, tmp
 def test_more_proposals_than_windows_gives_those_there_are_and_says_so(cli, network, photo, tmp_path):
     for model in (network, "shapes-sharp"):
         code, said, _ = cli("propose", photo, "-o", tmp_path, "--model", model, "--top-k", 9999, "--draw", 0)
-        rows = json.loads((tmp_path / "proposals.json").read_text())
+        rows = json.loads((tmp_path / "proposals.json").read_text("utf-8"))
         assert code == 0 and 7 < len(rows) < 9999 and all(row["score"] < 1 for row in rows)
         assert f"fewer than the 9999 asked for in 1 of 1 pictures (first: photo.jpg: {len(rows)})" in " ".join(said)
     said = cli("propose", photo, "-o", tmp_path, "--model", network, "--top-k", 7, "--draw", 0)[1]
@@ -45,7 +45,7 @@ def test_options_reach_the_proposals(cli, network, photo, tmp_path):
     def count(*options):
         code, *_ = cli("propose", photo, "-o", tmp_path / "o", "--model", network, "--top-k", 60, "--draw", 0, *options)
         assert code == 0
-        return len(json.loads((tmp_path / "o/proposals.json").read_text()))
+        return len(json.loads((tmp_path / "o/proposals.json").read_text("utf-8")))
 
     plain = count()
     assert count("--set", "nms=0.3") < plain
@@ -54,24 +54,24 @@ def test_options_reach_the_proposals(cli, network, photo, tmp_path):
 
 
 def test_a_folder_takes_the_ids_of_its_annotations(cli, network, scenes, tmp_path):
-    names = {i["file_name"]: i["id"] for i in json.loads((scenes / "instances.json").read_text())["images"]}
+    names = {i["file_name"]: i["id"] for i in json.loads((scenes / "instances.json").read_text("utf-8"))["images"]}
     cli("propose", scenes, "-o", tmp_path, "--model", network, "--top-k", 2)
-    rows = json.loads((tmp_path / "proposals.json").read_text())
+    rows = json.loads((tmp_path / "proposals.json").read_text("utf-8"))
     assert {row["file_name"]: row["image_id"] for row in rows} == names
     (tmp_path / "bare").symlink_to(scenes / "images")
     cli("propose", tmp_path / "bare", "-o", tmp_path, "--model", network, "--top-k", 2, "--draw", 0)
-    rows = json.loads((tmp_path / "proposals.json").read_text())
+    rows = json.loads((tmp_path / "proposals.json").read_text("utf-8"))
     assert [row["image_id"] for row in rows] == [1, 1, 2, 2]
 
 
 def test_a_damaged_picture_in_a_folder_is_named_left_out_and_counted(cli, network, photo, tmp_path):
     (photo.parent / "cut.jpg").write_bytes(photo.read_bytes()[:700])
-    (photo.parent / "notes.txt").write_text("no picture")
+    (photo.parent / "notes.txt").write_text("no picture", "utf-8")
     code, said, err = cli("propose", photo.parent, "-o", tmp_path, "--model", network, "--top-k", 2)
     assert code == 2
     told = [line for line in err if line.startswith("fairseg-lite: ")]  # on a slow machine there is a bar, too
     assert len(told) == 1 and "cut.jpg" in told[0]
-    assert {row["file_name"] for row in json.loads((tmp_path / "proposals.json").read_text())} == {"photo.jpg"}
+    assert {row["file_name"] for row in json.loads((tmp_path / "proposals.json").read_text("utf-8"))} == {"photo.jpg"}
     assert "1 of 2 pictures left out" in said
 
 
@@ -94,7 +94,7 @@ def test_ctrl_c_keeps_what_was_done(cli, network, scenes, tmp_path, monkeypatch)
     code, _, err = cli("propose", scenes, "-o", tmp_path, "--model", network, "--top-k", 3)
     assert code == 130
     assert "1 of 2 pictures are kept" in err[-1]
-    assert len(json.loads((tmp_path / "proposals.json").read_text())) == 3
+    assert len(json.loads((tmp_path / "proposals.json").read_text("utf-8"))) == 3
 
 
 def test_a_full_disk_is_one_line_and_harms_nothing(network, photo, tmp_path, monkeypatch, refused):
@@ -122,7 +122,7 @@ def test_the_folder_of_the_pictures_is_not_written_to(network, photo, refused):
 def test_a_tiny_picture_gets_proposals_that_fit_it(cli, network, tmp_path, size):
     Image.new("RGB", size[::-1], "teal").save(tmp_path / "tiny.png")
     assert cli("propose", tmp_path / "tiny.png", "-o", tmp_path / "o", "--model", network, "--top-k", 4)[0] == 0
-    for row in json.loads((tmp_path / "o/proposals.json").read_text()):
+    for row in json.loads((tmp_path / "o/proposals.json").read_text("utf-8")):
         assert row["segmentation"]["size"] == list(size)
 
 

@@ -32,7 +32,7 @@ SHARP = ("--steps", 2, "--set", "positives=4")
 
 
 def steps(out):
-    return [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    return [json.loads(line)["step"] for line in (out / "log.jsonl").read_text("utf-8").splitlines()]
 
 
 def test_train_on_shapes_writes_a_network_that_propose_and_evaluate_take(cli, tmp_path):
@@ -41,11 +41,11 @@ def test_train_on_shapes_writes_a_network_that_propose_and_evaluate_take(cli, tm
     assert code == 0
     assert {"model.safetensors", "state.safetensors", "log.jsonl", "valid.json"} <= {p.name for p in out.iterdir()}
     assert load_model(out / "model.safetensors").record.recipe["fit"]["seed"] == 3
-    numbers = json.loads((out / "valid.json").read_text())["patches"]
+    numbers = json.loads((out / "valid.json").read_text("utf-8"))["patches"]
     assert f"mean IoU {numbers['mean_iou']:.3f}" in said[-1]
     code, said, _ = cli("evaluate", out / "model.safetensors", "shapes:2", "--limit", 1, "--top-k", 20, "-o", tmp_path / "r.json")
     assert code == 0
-    result = json.loads((tmp_path / "r.json").read_text())
+    result = json.loads((tmp_path / "r.json").read_text("utf-8"))
     assert (result["pictures"], result["of"]) == (1, 2)
     assert 0 <= result["recall"]["segm"]["ar"]["10"] <= 1
     assert f"mean IoU {result['patches']['mean_iou']:.3f}" in said[0]
@@ -183,7 +183,7 @@ def test_what_is_settled_when_a_run_begins_is_not_changed_silently(cli, refused,
         assert said in refused(*resumed, *change)
     assert steps(out) == [2], "nothing was done"
     assert cli(*resumed, "--recipe", "lesson", "--set", "fit.lr=1e-4", "--set", "options.features=16")[0] == 0
-    last = json.loads((out / "log.jsonl").read_text().splitlines()[-1])
+    last = json.loads((out / "log.jsonl").read_text("utf-8").splitlines()[-1])
     assert last["step"] == 3 and last["lr"] <= 1e-4
 
 
@@ -200,7 +200,7 @@ def test_bench_prints_every_stage_against_the_ceiling(cli, tmp_path):
     table = "\n".join(said)
     for word in ("trunk", "masks", "paste", "total", "of ceiling", "steps/s", "patches/s", "peak memory"):
         assert word in table, word
-    result = json.loads((tmp_path / "b.json").read_text())
+    result = json.loads((tmp_path / "b.json").read_text("utf-8"))
     assert result["settings"]["model"] == "deepmask_tiny"
     assert set(result["dtypes"]) == {"fp32"}
 
@@ -244,5 +244,5 @@ def test_propose_shows_both_masks_of_a_sharpmask(cli, tmp_path):
         model = [] if "--model" in options else ["--model", tmp_path / "r/model.safetensors"]
         code, *_ = cli("propose", tmp_path / "s", "-o", tmp_path / f"o{i}", "--top-k", 3, "--draw", 0, *model, *options)
         assert code == 0
-        found.append(json.loads((tmp_path / f"o{i}/proposals.json").read_text()))
+        found.append(json.loads((tmp_path / f"o{i}/proposals.json").read_text("utf-8")))
     assert found[0] != found[1] == found[2]

@@ -58,7 +58,7 @@ def test_every_row_and_seed_once(run, tmp_path):
     assert [(r.row, r.seed) for r in more] == [(n, s) for n in ("fast-rcnn", "multipathnet") for s in (0, 1)]
     assert more[0] == found[0] and more[2] == found[1]
     assert run(seeds=1)[0] == found, "fewer seeds are asked for, fewer come"
-    held = json.loads((tmp_path / "table.json").read_text())
+    held = json.loads((tmp_path / "table.json").read_text("utf-8"))
     assert [e["seeds"] for e in held] == [[0], [0]]
     runs = sorted(p.name for p in (tmp_path / "runs").iterdir())
     assert runs == [f"{n}-seed{s}" for n in ("fast-rcnn", "multipathnet") for s in (0, 1)]
@@ -87,7 +87,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(run, tmp_path, monkeypatch)
     assert len(results_in(tmp_path)) == 1
     found, trained = run(steps=3)
     assert len(trained) == 1 and [(r.row, r.seed) for r in found] == [(r.row, r.seed) for r in whole]
-    log = [json.loads(line)["step"] for line in (tmp_path / "runs/multipathnet-seed0/log.jsonl").read_text().splitlines()]
+    log = [json.loads(line)["step"] for line in (tmp_path / "runs/multipathnet-seed0/log.jsonl").read_text("utf-8").splitlines()]
     assert log == [1, 2, 3], "the third step alone was left to do"
 
 
@@ -125,7 +125,7 @@ def test_what_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match="0 seeds"):
         run(seeds=0)
     run(rows=ROWS[:1])
-    (tmp_path / "runs/fast-rcnn-seed0/result.json").write_text('{"row": "fast-rcnn", "seed": 0, "report": {}}')
+    (tmp_path / "runs/fast-rcnn-seed0/result.json").write_text('{"row": "fast-rcnn", "seed": 0, "report": {}}', "utf-8")
     with pytest.raises(ValueError, match="is no result of this version"):
         run(rows=ROWS[:1])
 

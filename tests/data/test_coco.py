@@ -34,7 +34,7 @@ def folder(tmp_path, *annotations, images=None, categories=None, draw=True, **co
         pixels = np.random.default_rng(image["id"]).integers(0, 256, (H, W, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / image["file_name"])
     content = {"images": images, "annotations": list(annotations), "categories": categories} | content
-    (tmp_path / "instances.json").write_text(json.dumps(content))
+    (tmp_path / "instances.json").write_text(json.dumps(content), "utf-8")
     return tmp_path
 
 
@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_no_half_data_set(tmp_path, monkeypatch, call):
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(ValueError, match="cannot write '.*file/set/instances.json'"):
         write_coco_folder(ShapesDataset(1), tmp_path / "file/set", progress=False)
 

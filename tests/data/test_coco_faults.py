@@ -137,9 +137,9 @@ def test_a_faulty_picture_is_named_or_skipped(tmp_path, how, kind, message):
 )
 def test_a_faulty_picture_entry(tmp_path, entry, message):
     root = folder(tmp_path, annotation())
-    content = json.loads((root / "instances.json").read_text())
+    content = json.loads((root / "instances.json").read_text("utf-8"))
     content["images"].append(entry)
-    (root / "instances.json").write_text(json.dumps(content))
+    (root / "instances.json").write_text(json.dumps(content), "utf-8")
     with pytest.raises(ValueError, match=message):
         CocoDataset(root)
     assert len(CocoDataset(root, on_fault="collect")) == 1

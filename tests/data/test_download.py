@@ -236,7 +236,7 @@ def coco(server, monkeypatch):
 def test_a_subset_is_a_coco_folder_and_grows(coco, tmp_path):
     folder = tmp_path / "coco"
     report = download_coco(folder, subset=3, mirror=coco.url, **QUICK)
-    content = json.loads((folder / "instances.json").read_text())
+    content = json.loads((folder / "instances.json").read_text("utf-8"))
     names = {i["file_name"] for i in content["images"]}
     assert report == {"folder": folder, "images": 3, "instances": 3}
     assert names == {p.name for p in (folder / "images").iterdir()} and len(content["categories"]) == 1
@@ -275,6 +275,6 @@ def test_wrong_use(coco, tmp_path):
         download_coco(tmp_path, split="test")
     with pytest.raises(ValueError, match="subset is 0"):
         download_coco(tmp_path, subset=0)
-    (tmp_path / "instances.json").write_text('{"images": []}')
+    (tmp_path / "instances.json").write_text('{"images": []}', "utf-8")
     with pytest.raises(ValueError, match="holds another data set"):
         download_coco(tmp_path, subset=1, mirror=coco.url, **QUICK)

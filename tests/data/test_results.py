@@ -17,7 +17,7 @@ from fairseg_lite.geometry.masks import polygons_to_mask, rle_counts, rle_decode
 def written(tmp_path):
     def write(content):
         path = tmp_path / "p.json"
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
         return path
 
     return write
@@ -60,7 +60,7 @@ def test_what_is_saved_is_read_again(tmp_path):
     assert sorted(found) == [4, 9]
     torch.testing.assert_close(found[9].boxes, boxes, atol=0.11, rtol=0)
     assert found[9].scores.tolist() == [5, 4, 3, 2, 1, 0]
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(ValueError, match="cannot write .*file/p.json"):
         save_boxes(tmp_path / "file/p.json", found)
 

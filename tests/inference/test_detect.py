@@ -332,8 +332,8 @@ def test_results_come_back_as_they_went(tmp_path):
     for a in truth["annotations"]:
         a["category_id"] = ids[data.category_ids.index(a["category_id"])]
     path = tmp_path / "detections.json"
-    path.write_text(json.dumps(rows))
-    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    path.write_text(json.dumps(rows), "utf-8")
+    (tmp_path / "truth.json").write_text(json.dumps(truth), "utf-8")
     read = read_results(path)
     for image_id, there in sent.items():
         back = [r for r in read if r["image_id"] == image_id]

@@ -149,7 +149,7 @@ def test_coco_round_trip(tiny, image, tmp_path):
     found = propose(tiny, image, top_k=8)
     rows = found.to_coco(7) + propose(tiny, image[:100], top_k=2).to_coco(3)
     path = tmp_path / "p.json"
-    path.write_text(json.dumps(rows))
+    path.write_text(json.dumps(rows), "utf-8")
     back = load_results(path)
     assert sorted(back) == [3, 7] and torch.equal(back[7].masks(), found.masks())
     torch.testing.assert_close(back[7].scores, found.scores, atol=1e-6, rtol=0)
@@ -158,7 +158,7 @@ def test_coco_round_trip(tiny, image, tmp_path):
 
 @pytest.mark.parametrize("text", ["[{]", '{"a": 1}', "[1]", '[{"score": 1}]'])
 def test_other_files_are_no_results(tmp_path, text):
-    (tmp_path / "p.json").write_text(text)
+    (tmp_path / "p.json").write_text(text, "utf-8")
     with pytest.raises(ValueError, match=r"p.json'(:| hold| cannot be)"):
         load_results(tmp_path / "p.json")
 

@@ -172,7 +172,7 @@ def test_exercise_accepts_the_solution_and_refuses_the_rest(path, name, stub, ch
     assert check is not None, f"exercise {name} has no cell tagged check:{name}"
     solutions: dict = {}
     solution_file = ROOT / "lessons" / "solutions" / f"{path.stem[:2]}.py"
-    exec(compile(solution_file.read_text(), str(solution_file), "exec"), solutions)
+    exec(compile(solution_file.read_text("utf-8"), str(solution_file), "exec"), solutions)
     for prefix, wanted in (("", "correct"), ("wrong_", "wrong, because"), (None, "not written yet")):
         import numpy as np
         import torch
@@ -223,6 +223,12 @@ def commit() -> str:
 def test_every_lesson_has_its_turn():
     assert {in_turn(f"{n:040x}") for n in range(len(FAULTS))} == set(FAULTS)
     assert in_turn("") == in_turn("0" * 40) and re.fullmatch("[0-9a-f]{40}|", commit())
+
+
+@pytest.mark.parametrize("module, name, replacement", FAULTS.values(), ids=FAULTS)
+def test_what_a_fault_replaces_is_there(module, name, replacement):
+    m = importlib.import_module(module)
+    assert callable(getattr(m, name)) and callable(eval(replacement, {"m": m}))
 
 
 @pytest.mark.parametrize("number", sorted(FAULTS))

@@ -28,7 +28,7 @@ def test_round_trip_is_exact_and_half_is_half_the_size(tmp_path):
     half = load_model(tmp_path / "h.safetensors")
     assert half.mask.weight.dtype == torch.float32
     torch.testing.assert_close(half.mask.weight, model.mask.weight, atol=1e-4, rtol=1e-3)
-    assert json.loads((tmp_path / "a.json").read_text())["model"] == "deepmask_tiny"
+    assert json.loads((tmp_path / "a.json").read_text("utf-8"))["model"] == "deepmask_tiny"
 
 
 def test_eight_bits_are_a_quarter_and_off_by_half_a_step_at_most(tmp_path):

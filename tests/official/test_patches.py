@@ -24,7 +24,7 @@ from tests.data.test_patches import TINY, Boxes
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle"
 ARRAYS = dict(np.load(ORACLE / "sampler.npz"))
-CONTENT = json.loads((ORACLE / "sampler.json").read_text())
+CONTENT = json.loads((ORACLE / "sampler.json").read_text("utf-8"))
 LOG = CONTENT["log"]
 MASKS, SCORES = (sorted(k for k in LOG if k.startswith(kind)) for kind in ("mask", "score"))
 
@@ -78,7 +78,7 @@ def blank(tmp_path_factory):
     root = tmp_path_factory.mktemp("oracle")
     for image in CONTENT["instances"]["images"]:
         Image.new("RGB", (image["width"], image["height"])).save(root / image["file_name"])
-    (root / "instances.json").write_text(json.dumps(CONTENT["instances"]))
+    (root / "instances.json").write_text(json.dumps(CONTENT["instances"]), "utf-8")
     return CocoDataset(root)
 
 
@@ -151,7 +151,7 @@ def white_object(tmp_path, segmentation):
         "annotations": [entry],
         "categories": [{"id": 1, "name": "a"}],
     }
-    (tmp_path / "instances.json").write_text(json.dumps(content))
+    (tmp_path / "instances.json").write_text(json.dumps(content), "utf-8")
     return CocoDataset(tmp_path)
 
 

@@ -140,7 +140,7 @@ def vgg(request, shared, tmp_path_factory):
     with np.load(source.with_suffix(".npz")) as z:
         weights = {k: z[k] for k in z.files if k.startswith("m.")}
     path = tmp_path_factory.mktemp(request.param) / "model.t7"
-    structure = json.loads(source.with_suffix(".json").read_text())["structure"]
+    structure = json.loads(source.with_suffix(".json").read_text("utf-8"))["structure"]
     path.write_bytes(dump(official_modules(structure, weights)))
     found = import_official(path)
     assert found.record.about["tensors"] == len(weights) + 2  # and the norm of boxes

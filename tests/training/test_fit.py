@@ -81,7 +81,7 @@ def start(out, until_step):
     process = multiprocessing.Process(target=slow_run, args=(out,))
     process.start()
     log, end = out / "log.jsonl", time.monotonic() + 120
-    while not (log.exists() and len(log.read_text().splitlines()) >= until_step):
+    while not (log.exists() and len(log.read_text("utf-8").splitlines()) >= until_step):
         assert process.is_alive() and time.monotonic() < end, f"stopped with {process.exitcode}"
         time.sleep(0.01)
     return process
@@ -104,14 +104,14 @@ def test_interrupt_keeps_the_step_just_done(tmp_path, number):
     process.join(60)
     assert process.exitcode == 0
     header = load_tensors(out / "state.safetensors")[1]
-    logged = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    logged = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text("utf-8").splitlines()]
     assert header["step"] == logged[-1] >= 13 and header["step"] % 10 != 0 or header["step"] > 13
     assert run(out, resume=True)["loss"] == run()["loss"]
 
 
 def test_a_line_cut_short_in_the_log_is_dropped(tmp_path):
     run(tmp_path, steps=30)
-    with open(tmp_path / "log.jsonl", "a") as f:
+    with open(tmp_path / "log.jsonl", "a", encoding="utf-8") as f:
         f.write('{"step": 31, "lo')
     assert [r["step"] for r in run(tmp_path, resume=True).rows] == list(range(1, 61))
 
@@ -210,7 +210,7 @@ def test_unknown_options_are_named(change):
 
 
 def test_read_only_folder_is_an_error_in_words(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(ValueError, match="cannot write"):
         run(tmp_path / "file" / "run")
 
