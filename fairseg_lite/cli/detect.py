@@ -12,6 +12,7 @@ from fairseg_lite.cli.options import add_device, command, device_of, positive
 from fairseg_lite.cli.settings import add_set, arguments
 from fairseg_lite.errors import InputError
 
+COVERED = 0.7  # share of a mask that may lie on surer ones, where it is drawn
 DETECT = """examples:
   fairseg-lite detect holiday.jpg -o out --model runs/named/model.safetensors --proposer runs/sharp/model.safetensors
   fairseg-lite detect photos/valid -o out --model runs/named/model.safetensors --proposals out/proposals.json --set flip=true
@@ -131,9 +132,11 @@ def categories_of(model) -> tuple[list[str], list[int]]:
 
 def drawn(image, found, categories: Sequence[str], least: float):
     """The picture with the surest objects named."""
-    from fairseg_lite.plots import named
+    from fairseg_lite.plots import apart, named
 
     some = found[found.scores >= least]
+    if some.rle is not None:
+        some = some[apart(some.masks().numpy(), len(some.scores), shared=COVERED)]
     texts = [f"{categories[k]} {s:.2f}" for k, s in zip(some.labels.tolist(), some.scores.tolist(), strict=True)]
     masks = None if some.rle is None else some.masks().numpy()
     return named(image, some.boxes.numpy(), texts, some.labels.tolist(), masks)

@@ -15,7 +15,6 @@ OUT gets NAME.png for each picture, its best masks drawn in, and proposals.json,
 that of the folder's COCO annotations if there are some, else 1, 2, ... by name; file_name is added. A damaged picture
 is named and left out, and the exit code is 2. Ctrl-C keeps what was done.
 """
-DISTINCT = 0.5  # masks that are drawn overlap less than this (IoU of boxes): ten copies of one object tell nothing
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -23,7 +22,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p = command(commands, "propose", "masks for a picture or a folder of pictures", PROPOSE)
     p.add_argument("input", metavar="PICTURE", help="a picture, or a folder of them")
     p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder to write to")
-    p.add_argument("--model", default="shapes", metavar="M", help="a checkpoint (default: shapes, of the library)")
+    p.add_argument("--model", default="photos-sharp", metavar="M", help="a checkpoint (default: photos-sharp, of the library)")
     p.add_argument("--top-k", type=positive, default=100, metavar="N", help="proposals per picture (default: 100)")
     p.add_argument("--draw", type=int, default=10, metavar="N", help="masks drawn in; 0: no pictures (default: 10)")
     p.add_argument("--coarse", action="store_true", help="of a SharpMask: the masks before refinement")
@@ -63,9 +62,9 @@ def _propose(a: argparse.Namespace) -> int:
 
 
 def drawn(image, found, count: int):
-    """The picture with its best masks of which no two are about the same, the very best on top."""
-    from torchvision.ops import nms
+    """The picture with its best masks, none of which lies on another; only those that are half as sure as the surest."""
+    from fairseg_lite.plots import apart, tinted
 
-    from fairseg_lite.plots import tinted
-
-    return tinted(image, found[nms(found.boxes, found.scores, DISTINCT)[:count]].masks().flip(0).numpy())
+    sure = found[found.scores >= found.scores.amax() / 2] if len(found) else found
+    masks = sure.masks().numpy()
+    return tinted(image, masks[apart(masks, count)])

@@ -16,6 +16,8 @@ from fairseg_lite.data.scenes import SceneDataset
 from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.judge import judged, results_of, shown, truth_of
 
+LARGEST = (10, 0.7)
+
 
 @dataclass(frozen=True)
 class RecallReport:
@@ -28,12 +30,14 @@ class RecallReport:
     by_area: dict[int, dict[str, float | None]]  # limit -> small, medium, large -> AR; None: no object of that size
     by_threshold: dict[int, dict[float, float]]  # limit -> IoU threshold -> recall
     area_instances: dict[str, int]  # small, medium, large -> objects to find
+    largest: float  # share of the pictures with an object whose largest is among the best LARGEST[0], at an IoU of LARGEST[1]
 
     def __str__(self) -> str:
         overall = ", ".join(f"AR@{limit} {shown(value)}" for limit, value in self.ar.items())
         limits = sorted({100, max(self.ar)} & set(self.ar))
         sizes = ", ".join(" / ".join(shown(v) for v in self.by_area[k].values()) + f" @{k}" for k in limits)
-        return f"{self.instances} instances: {overall}, {' / '.join(self.area_instances)} {sizes}"
+        largest = f"the largest among the best {LARGEST[0]} at IoU {LARGEST[1]:.2f} {shown(self.largest)}"
+        return f"{self.instances} instances: {overall}, {' / '.join(self.area_instances)} {sizes}; {largest}"
 
 
 def average_recall(
@@ -93,7 +97,21 @@ def average_recall(
         by_area={k: dict(zip(sizes, ar[k][1:], strict=True)) for k in limits},
         by_threshold={k: dict(zip(thresholds, recall[k][0].tolist(), strict=True)) for k in limits},
         area_instances=dict(zip(sizes, counts[1:], strict=True)),
+        largest=_largest(judge),
     )
+
+
+def _largest(judge: COCOeval) -> float:
+    best, threshold = LARGEST
+    row = int(np.abs(judge.params.iouThrs - threshold).argmin())
+    found = []
+    for e in judge.evalImgs[: len(judge.params.imgIds)]:  # of all sizes
+        if e is not None and not all(e["gtIgnore"]):
+            areas = [
+                judge.cocoGt.anns[key]["area"] * (not ignored) for key, ignored in zip(e["gtIds"], e["gtIgnore"], strict=True)
+            ]
+            found.append(e["gtMatches"][row, int(np.argmax(areas))] in e["dtIds"][:best])
+    return float(np.mean(found))
 
 
 def _count(judge: COCOeval, limits: list[int]) -> tuple[list[int], dict[int, list[np.ndarray]]]:

@@ -29,6 +29,8 @@ MODELS = ChainMap(multipathnet.MODELS, sharpmask.MODELS, deepmask.MODELS)
 SCALE = ".int8_scale"  # of a tensor stored in 8 bits
 FOLDER = Path(__file__).parent.parent / "checkpoints"
 SHIPPED = {
+    "photos": FOLDER / "deepmask_lite0_photos.safetensors",
+    "photos-sharp": FOLDER / "sharpmask_lite0_photos.safetensors",
     "shapes": FOLDER / "deepmask_tiny_shapes.safetensors",
     "shapes-sharp": FOLDER / "sharpmask_tiny_shapes.safetensors",
     "shapes-multipath": FOLDER / "multipathnet_tiny_shapes.safetensors",
@@ -138,9 +140,11 @@ def _unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @overload
-def load_model(source: Literal["shapes"] = ..., *, device: Device = ..., kind: None = ...) -> deepmask.DeepMask: ...
+def load_model(source: Literal["photos", "shapes"], *, device: Device = ..., kind: None = ...) -> deepmask.DeepMask: ...
 @overload
-def load_model(source: Literal["shapes-sharp"], *, device: Device = ..., kind: None = ...) -> sharpmask.SharpMask: ...
+def load_model(
+    source: Literal["photos-sharp", "shapes-sharp"] = ..., *, device: Device = ..., kind: None = ...
+) -> sharpmask.SharpMask: ...
 @overload
 def load_model(source: Literal["shapes-multipath"], *, device: Device = ..., kind: None = ...) -> multipathnet.MultiPathNet: ...
 @overload
@@ -151,11 +155,12 @@ def load_model(source: Source = ..., *, device: Device = ..., kind: Literal["Sha
 def load_model(source: Source = ..., *, device: Device = ..., kind: Literal["MultiPathNet"]) -> multipathnet.MultiPathNet: ...
 @overload
 def load_model(source: Source = ..., *, device: Device = ..., kind: str | None = ...) -> Any: ...
-def load_model(source: Source = "shapes", *, device: Device = "cpu", kind: str | None = None) -> Network:
+def load_model(source: Source = "photos-sharp", *, device: Device = "cpu", kind: str | None = None) -> Network:
     """Build the network that a checkpoint names, with its weights, in evaluation mode and float32.
 
     Args:
-        source: a checkpoint file, or one that comes with the library: "shapes" (DeepMask), "shapes-sharp" (SharpMask).
+        source: a checkpoint file, or one that comes with the library: "photos" (DeepMask), "photos-sharp" (SharpMask), and of
+            made-up shapes "shapes", "shapes-sharp", "shapes-multipath" (MultiPathNet).
         device: where it goes.
         kind: "DeepMask", "SharpMask" or "MultiPathNet" where no other will do; None takes any.
     Returns:

@@ -12,6 +12,7 @@ from fairseg_lite.plots.charts import (
 )
 from fairseg_lite.plots.diagrams import cells, confusion_table, flow, overlap_table, pipeline_map, zones
 from fairseg_lite.plots.pictures import (
+    apart,
     box_close_ups,
     close_ups,
     frames,
@@ -28,7 +29,7 @@ from fairseg_lite.plots.pictures import (
 from fairseg_lite.plots.style import BLACK, BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, style
 
 __all__ = [
-    "BLACK", "BLUE", "CYCLE", "GREEN", "ORANGE", "PURPLE", "SKY", "VERMILLION", "YELLOW", "ablation", "bars",
+    "BLACK", "BLUE", "CYCLE", "GREEN", "ORANGE", "PURPLE", "SKY", "VERMILLION", "YELLOW", "ablation", "apart", "bars",
     "boundary_curve", "box_close_ups", "cells", "close_ups", "confusion_table", "curves", "flow", "frames", "grid", "histogram",
     "hits", "named", "overlap_table", "patch_hits", "patches", "pipeline_map", "precision_curve", "scene", "stages", "style",
     "tinted", "to_pixels", "tradeoff", "windows", "zones",

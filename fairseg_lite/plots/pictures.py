@@ -47,6 +47,24 @@ def tinted(image: np.ndarray, masks: np.ndarray, colours: Sequence[str] = CYCLE,
     return out.round().astype(np.uint8)
 
 
+def apart(masks: np.ndarray, limit: int, *, shared: float = 0.3) -> list[int]:
+    """Which of many masks a person wants to see: the surest, none of which lies on a surer one with more than a share of itself.
+
+    Args:
+        masks: (N, H, W) bool, surest first; limit: at most so many; shared: the share.
+    Example:
+        >>> strip = np.arange(6) < np.array([4, 5, 6])[:, None]
+        >>> apart(np.stack([strip[:1], strip[1:2], ~strip[:1]]), 9)
+        [0, 2]
+    """
+    taken, rows = np.zeros(masks.shape[1:], bool), []
+    for i, mask in enumerate(np.asarray(masks, bool)):
+        if len(rows) < limit and mask.any() and (mask & taken).sum() <= shared * mask.sum():
+            rows.append(i)
+            taken |= mask
+    return rows
+
+
 def named(
     image: np.ndarray, boxes: np.ndarray, names: Sequence[str], kinds: Sequence[int], masks: np.ndarray | None = None, *,
     side: int = 640,
@@ -107,9 +125,10 @@ def grid(
         raise InputError("no picture to show; give at least one")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    ratio = images[0].shape[0] / images[0].shape[1]
-    height = rows * (side * ratio + (0.35 if titles else 0.08)) + (0.4 if title else 0)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * side, height), squeeze=False, layout="constrained")
+    ratios = [max(x.shape[0] / x.shape[1] for x in images[i : i + columns]) for i in range(0, len(images), columns)]
+    height = side * sum(ratios) + rows * (0.35 if titles else 0.08) + (0.4 if title else 0)
+    options = {"squeeze": False, "layout": "constrained", "height_ratios": ratios}
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * side, height), **options)
     for i, axis in enumerate(axes.flat):
         axis.set_xticks([]), axis.set_yticks([])
         for spine in axis.spines.values():

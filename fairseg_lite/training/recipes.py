@@ -155,6 +155,14 @@ SHARPMASK = {  # a frozen score asks for no negatives
         model="sharpmask_resnet50", positives=24, negatives=0, **SHAKEN,
         fit=FitConfig(steps=1500, lr=1e-3, **{**OURS, "weight_decay": 0.1}),
     ),
+    # ours: several sets of photographs, on a DeepMask of the recipe of the same name
+    "mixed": Recipe(
+        model="sharpmask_lite0", positives=24, negatives=0, **{**SHAKEN, "turn": 15.0}, cache=3000,
+        fit=FitConfig(
+            steps=3000, lr=1e-3, **{**PHOTOS, "save_every": 200, "weight_decay": 0.05}, schedule="wsd", decay=0.4, ema=0.998,
+            log_every=20,
+        ),
+    ),
     # SharpMask section 3.2: lr 1e-3; the rest as DeepMask's. Official train.lua: epochs of 4000 batches of 32, meant to halve
     # the rate at epoch 51 and to take 1e-4 from 81, plain SGD; its rate never advances (TrainerSharpMask.lua)
     "official": Recipe(

@@ -130,9 +130,9 @@ def test_demo_draws_a_scene_and_a_picture_of_yours(cli, network, photo, tmp_path
     code, said, err = cli("demo", photo, "-o", tmp_path / "d", "--model", network)
     assert (code, err) == (0, [])
     written = sorted(p.name for p in (tmp_path / "d").iterdir())
-    assert written == ["demo.png", "photo.json", "photo.png", "proposals.json"]
+    assert written == ["demo.png", "photo.json", "photo.png", "photographs.png", "proposals.json"]
     assert [line.rsplit("/")[-1] for line in said if line.endswith((".png", ".json"))] == [
-        "demo.png", "proposals.json", "photo.png", "photo.json",
+        "photographs.png", "demo.png", "proposals.json", "photo.png", "photo.json",
     ]  # fmt: skip
     height, width, _ = pixels(tmp_path / "d/demo.png").shape
     assert width > 2.5 * height, "three squares side by side"
@@ -151,7 +151,7 @@ def test_demo_shows_another_scene_on_request(cli, network, tmp_path):
 def test_demo_names_objects(cli, network, detectors, photo, tmp_path):
     words = ("demo", photo, "-o", tmp_path, "--model", network)
     code, said, _ = cli(*words, "--detector", detectors / "nine.safetensors")
-    assert code == 0 and [line.split(":")[0] for line in said if "named" in line] == ["named in demo.png", "named in photo.png"]
+    assert code == 0 and [line.split(":")[0] for line in said if "named" in line] == ["named in demo.png"]
     height, width, _ = pixels(tmp_path / "demo.png").shape
     assert width > 3.3 * height, "four squares side by side"
     code, _, err = cli(*words, "--detector", tmp_path / "none.safetensors")

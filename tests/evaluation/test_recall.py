@@ -97,6 +97,17 @@ def test_sizes():
     assert border.by_area[100]["large"] is None
 
 
+def test_the_largest_object_of_a_picture_must_be_among_the_best():
+    large, small = rectangle(2, 2, 30, 30), rectangle(40, 5, 6, 6)
+    data = Scenes([small, large], [small, large], np.zeros((0, 40, 60)), [large, small], crowd={3: [0]})
+    close, loose = rectangle(2, 2, 30, 25), rectangle(2, 2, 30, 20)  # IoU .83 and .67
+    rows = [result(5, close, 0.1), result(6, loose, 0.9), result(8, small, 0.9)]
+    assert average_recall(data, rows).largest == pytest.approx(2 / 3)  # of the last picture the largest is a crowd
+    before = [result(5, rectangle(45, 20 + i, 3, 3), 0.9) for i in range(10)]
+    assert average_recall(data, rows + before).largest == pytest.approx(1 / 3), "the eleventh is too late"
+    assert average_recall(data, rows + before[1:]).largest == pytest.approx(2 / 3)
+
+
 def test_no_result_finds_nothing():
     for kind in ("segm", "bbox"):
         report = average_recall(Scenes([A, B]), [], iou_type=kind)

@@ -70,7 +70,7 @@ def test_another_networks_recipe_is_refused(scenes):
     with pytest.raises(
         ValueError, match="trains sharpmask_resnet50, which is built on a deepmask_resnet50; this is a deepmask_tiny"
     ):
-        train_sharpmask(scenes, recipe=RECIPES["sharpmask"]["photos"], deepmask=load_model(), progress=False)
+        train_sharpmask(scenes, recipe=RECIPES["sharpmask"]["photos"], deepmask=load_model("shapes"), progress=False)
     with pytest.raises(ValueError, match="this is a SharpMask"):
         train_sharpmask(scenes, recipe=LESSON, deepmask=sharpmask_tiny(), progress=False)
 
