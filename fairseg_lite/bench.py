@@ -260,7 +260,7 @@ def run(s: Settings, *, dtypes: Sequence[str] = tuple(DTYPES), device: torch.dev
     return result
 
 
-def table(result: dict) -> str:
+def report(result: dict) -> str:
     """The numbers of `run` for people."""
     s, machine = result["settings"], result["machine"]
     scales = "" if s["model"] in multipathnet.MODELS else f"{s['scales']} scales, "

@@ -50,7 +50,7 @@ def test_two_networks_in_turns():
     part = {"ceiling": 1e9, "scene": {**scene, "total": 3.0, "against": 2.0}, "memory": {"peak": 0, "before": 0}}
     part["training"] = {"step_seconds": 1.0, "patches_per_second": 1.0, "forward_patches_per_second": 1.0}
     machine = {"processor": "", "threads": 1, "torch": ""}
-    text = bench.table({"settings": asdict(s), "machine": machine, "dtypes": {"fp32": part}})
+    text = bench.report({"settings": asdict(s), "machine": machine, "dtypes": {"fp32": part}})
     assert "deepmask_tiny in turns: 2.000 s; sharpmask_tiny takes 1.50 times that" in text
 
 
@@ -67,7 +67,7 @@ def test_bfloat16_is_left_out_where_it_is_emulated(monkeypatch):
     monkeypatch.setattr(bench, "bf16_is_faster", lambda device: False)
     result = bench.run(bench.settings(quick=True), dtypes=["bf16"])
     assert result["dtypes"]["bf16"].keys() == {"skipped"}
-    assert "bf16: skipped, no faster than fp32 here" in bench.table(result)
+    assert "bf16: skipped, no faster than fp32 here" in bench.report(result)
     with pytest.raises(ValueError, match="dtype is 'fp8'; choose fp32 or bf16"):
         bench.run(bench.QUICK, dtypes=["fp8"])
 
@@ -80,12 +80,12 @@ def test_the_reference_is_shown_for_its_own_settings_only():
         "memory": {"before": 2**28, "peak": 2**29},
     }
     machine = {"processor": "test", "threads": 2, "torch": "2"}
-    shown = bench.table({"settings": asdict(bench.Settings()), "machine": machine, "dtypes": {"fp32": part}})
+    shown = bench.report({"settings": asdict(bench.Settings()), "machine": machine, "dtypes": {"fp32": part}})
     assert "5.1 times this total" in shown
     assert "50.0%" in shown.splitlines()[4], "the trunk's share, and its part of the ceiling"
     assert "peak memory 512 MiB, 256 before" in shown
     other = {"settings": asdict(bench.settings(top_k=7)), "machine": machine, "dtypes": {"fp32": part}}
-    assert "reference port" not in bench.table(other)
+    assert "reference port" not in bench.report(other)
 
 
 def test_a_detector_is_timed_with_boxes_and_its_roi_stage_apart(monkeypatch):
@@ -100,5 +100,5 @@ def test_a_detector_is_timed_with_boxes_and_its_roi_stage_apart(monkeypatch):
     monkeypatch.setattr(bench, "peak_memory", lambda *a: {"before": 0, "peak": 0})  # the command measures it
     result = bench.run(s)
     assert result["dtypes"]["bf16"].keys() == {"skipped"}
-    shown = bench.table(result)
+    shown = bench.report(result)
     assert "multipathnet_tiny, 160x120, 20 proposals" in shown and "ms a proposal" in shown and "training" not in shown

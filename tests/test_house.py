@@ -34,12 +34,10 @@ BARS = {  # what the house is built for; it may hold 5,000 lines of core code an
     "imports that go up": 0,
 }
 STANDING = {  # above the bar today; these numbers only go down, and an entry goes when its bar is met
-    "lines of core code": 5000,
-    "lines": 13400,
-    "files": 87,
-    "lines of the longest file": 359,
-    "lines of code of the longest function": 74,
-    "names of files in two rooms": 2,
+    "lines of core code": 4900,
+    "lines": 13000,
+    "files": 85,
+    "lines of the longest file": 305,
 }
 NAMESAKES = {  # one name in two rooms, because both are about one thing
     "propose": "the command and what it calls",
@@ -206,9 +204,10 @@ def test_rooms_say_their_floor():
     assert {room: text.partition(":")[0] for room, text in said.items()} == {room: f'"""Floor {FLOORS[room]}' for room in said}
 
 
-def test_no_limit_is_below_its_bar_or_above_the_ceiling():
+def test_what_is_let_pass_is_needed():
     assert all(STANDING[name] > BARS[name] for name in STANDING)
-    assert STANDING.get("lines of core code", 0) <= 5000
+    rooms = {name: {p.relative_to(PACKAGE).parts[0] for p in PACKAGE.rglob(f"{name}.py")} for name in NAMESAKES}
+    assert all(len(found) > 1 for found in rooms.values()), rooms
 
 
 def build(folder: Path, **files: str) -> dict[str, Module]:

@@ -226,6 +226,6 @@ def _bench(a: argparse.Namespace) -> None:
 
     chosen = {k: v for k in ("model", "against") if (v := getattr(a, k))}
     result = bench.run(changed(bench.settings(quick=a.quick, **chosen), a.set), dtypes=a.dtype, device=device)
-    print(bench.table(result))
+    print(bench.report(result))
     if a.json:
         write_json(a.json, result, indent=1)

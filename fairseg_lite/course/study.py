@@ -129,11 +129,11 @@ def _run(model: DeepMask, picture: Tensor, top_k: int, watch: Stopwatch) -> tupl
     return watch, len(scores)
 
 
-def table(found: Mapping[str, Cost]) -> str:
+def cost_table(found: Mapping[str, Cost]) -> str:
     """What `costs` found, for people: millions of parameters, windows, GFLOP, and milliseconds by stage.
 
     Example:
-        >>> print(table({"W8": Cost(2_300_000, 1_500_000, 9, {"trunk": 0.25}, {"trunk": 1.5})}))
+        >>> print(cost_table({"W8": Cost(2_300_000, 1_500_000, 9, {"trunk": 0.25}, {"trunk": 1.5})}))
         variant              M  M head  windows   GFLOP  ms trunk      ms
         W8                2.30    1.50        9    1.50     250.0   250.0
     """

@@ -68,7 +68,7 @@ def test_top_k_beyond_the_windows_takes_them_all_and_the_generator_is_left_alone
 
 def test_table_has_a_line_for_each_variant():
     found = study.costs({"one": {"patch_size": 32}, "two": {"patch_size": 32, "head": "A"}}, size=(16, 16), repeat=1)
-    head, *lines = study.table(found).splitlines()
+    head, *lines = study.cost_table(found).splitlines()
     assert [line.split()[0] for line in lines] == ["one", "two"] and len({len(line) for line in (head, *lines)}) == 1
     assert f"{found['two'].parameters / 1e6:.2f}" in lines[1]
 
