@@ -83,13 +83,12 @@ def stored_run(a: argparse.Namespace, kind: str) -> dict:
     try:
         stored = json.loads(header.read_text("utf-8"))
         name, before = str(stored["model"]), {"proposals": stored.get("proposals"), **stored.get("about", {})}
-        if not name.startswith(kind):
-            raise InputError(f"{a.out!r} holds a run of {name}; resume it with train {name.split('_')[0]}")
-        _read(stored["recipe"], kind)
+        if name.startswith(kind):
+            _read(stored["recipe"], kind)
     except (OSError, ValueError, TypeError, LookupError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{str(header)!r} is no run of this version ({error}); start another without --resume") from error
+    if not name.startswith(kind):
+        raise InputError(f"{a.out!r} holds a run of {name}; resume it with train {name.split('_')[0]}")
     for word in (*BEGINNINGS, "proposals"):
         if (now := getattr(a, word, None)) is not None and word in before and now != before[word]:
             option = "--" + word.strip("_").replace("_", "-")
