@@ -47,11 +47,8 @@ class History:
 def bf16_is_faster(device: torch.device | str = "cpu") -> bool:
     """Measure a 3x3 convolution in both types, a fifth of a second; true where bfloat16 is at least 1.2 times faster.
 
-        Some processors have units for bfloat16 (AMX, tensor cores), others emulate it many times slower: choose by measurement.
-    <<<<<<< HEAD
-    =======
-        Takes a fifth of a second, once for a device. Example: `FitConfig(precision="auto")` uses it.
-    >>>>>>> 8f54af7 (Whether bfloat16 is faster is measured once for a device; commands are tried on smaller scenes)
+    Some processors have units for bfloat16 (AMX, tensor cores), others emulate it many times slower: choose by measurement,
+    once for a device.
     """
     x = torch.ones(8, 64, 56, 56, device=device).to(memory_format=torch.channels_last)
     w = torch.ones(64, 64, 3, 3, device=device).to(memory_format=torch.channels_last)

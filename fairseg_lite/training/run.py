@@ -101,7 +101,7 @@ class Average:
     """
 
     def __init__(self, model: nn.Module, keep: float):
-        self.model, self.keep = model, keep
+        self.keep = keep
         self.learned = {k: p for k, p in model.named_parameters() if p.requires_grad}
         self.kept = {k: p.detach().clone() for k, p in self.learned.items()}
 
@@ -115,7 +115,6 @@ class Average:
         if missing := self.kept.keys() - kept.keys():
             raise InputError(f"{str(source)!r} holds no average of {min(missing)!r}; resume it with the ema it began with")
         self.kept = {k: kept[k].to(v) for k, v in self.kept.items()}
-        self.learned = {k: p for k, p in self.model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
     def apply(self) -> None:
