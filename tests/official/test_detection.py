@@ -1,7 +1,7 @@
 """Parity with the official ImageDetect and Tester: `oracle/multipathnet/detect_*.npz`, float32."""
 
 import math
-from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from tests.official.detection import detect_official, official_outputs, official
 from tests.official.resample import image_scale
 
 from .multipathnet_maps import ORACLE, arrays, official_network, resnet_case
+from .small import small_multipathnet
 
 KINDS = ["multipathnet", "resnet"]
 SCALES = {"s240_max1000": (240, 1000), "s600_max260": (600, 260)}
@@ -83,10 +84,12 @@ def test_nms_voting_and_the_best_hundred(case, options, name):
 
 def test_boxes_grow_without_a_limit():
     """A hundred times the side, where the library's own `boxes_of` stops at 62."""
-    deltas = torch.tensor([[[0.0, 0, math.log(100), 0]] * 2])
-    network = SimpleNamespace(classify=lambda *_: MultiPathOutput(torch.zeros(1, 1, 2), deltas), delta_std=1, delta_mean=0)
-    _, boxes = official_outputs(network, [], torch.tensor([[10.0, 0, 20, 20]]), 1.0)
+    network, roi = small_multipathnet(), torch.tensor([[10.0, 0, 20, 20]])
+    deltas = (torch.tensor([[[0.0, 0, math.log(100), 0]] * 4]) - network.delta_mean) / network.delta_std
+    with patch.object(network, "classify", lambda *_: MultiPathOutput(torch.zeros(1, 1, 4), deltas)):
+        _, boxes = official_outputs(network, [], roi, 1.0)
     torch.testing.assert_close(boxes[0, 1], torch.tensor([-485.0, 0, 515, 20]))
+    torch.testing.assert_close(network.boxes_of(roi, deltas)[0, 1], torch.tensor([-297.5, 0, 327.5, 20]))
 
 
 def test_more_rounds_pool_their_candidates(case):
