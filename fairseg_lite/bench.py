@@ -12,6 +12,8 @@ import multiprocessing
 import platform
 import sys
 import time
+import timeit
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -38,7 +40,7 @@ from fairseg_lite.training.recipes import FitConfig, Recipe
 from fairseg_lite.training.stages import loss_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-CATEGORIES, SIZE = 80, (800, 1000)  # COCO's, and the paper's short and longest side of a picture, px
+CATEGORIES, SIZE = 80, {"short_side": 800, "max_side": 1000}  # COCO's, and the paper's size of a picture, px
 # seconds of a public PyTorch port (foolwood/deepmask-pytorch) for 640x480, ResNet-50, 7 scales, 500 proposals
 REFERENCE = 10.2, "10.2 s (trunk 4.85, masks 1.1, pasting 3.86), float32, measured on another 2-core machine"
 
@@ -81,33 +83,31 @@ class Stopwatch:
 
     def __init__(self, device: torch.device, counter: FlopCounterMode | None = None):
         self.device, self.counter = device, counter
-        self.seconds: dict[str, float] = {}
-        self.flops: dict[str, int] = {}
+        self.seconds: Counter[str] = Counter()
+        self.flops: Counter[str] = Counter()
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        before = self.counter.get_total_flops() if self.counter else 0
-        start = self._now()
+        flops, start = self._now()
         yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + self._now() - start
-        if self.counter:
-            self.flops[stage] = self.flops.get(stage, 0) + self.counter.get_total_flops() - before
+        after, end = self._now()
+        self.seconds[stage] += end - start
+        self.flops[stage] += after - flops
 
-    def _now(self) -> float:
+    def _now(self) -> tuple[int, float]:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return self.counter.get_total_flops() if self.counter else 0, time.perf_counter()
 
 
 def fastest(work: Callable[[], object], device: torch.device, repeat: int) -> float:
     """Seconds of the best of some runs, after one that warms up."""
-    best = math.inf
-    for _ in range(repeat + 1):
-        watch = Stopwatch(device)
-        with watch("work"):
+
+    def once() -> None:
+        with Stopwatch(device)("work"):
             work()
-        best = min(best, watch.seconds["work"])
-    return best
+
+    return min(timeit.repeat(once, number=1, repeat=repeat + 1))
 
 
 def ceiling(dtype: torch.dtype, device: torch.device, side: int) -> float:
@@ -142,11 +142,11 @@ def job(s: Settings, dtype: torch.dtype, device: torch.device) -> Callable[..., 
     if not isinstance(model, MultiPathNet):
         fast = prepare(model, dtype=dtype)  # once for all pictures, as `fairseg-lite propose` does
         return lambda timer=nullcontext: len(propose(fast, image, scales=scales, top_k=s.top_k, timer=timer))
-    g = torch.Generator().manual_seed(0)
-    sides = 16 * (torch.tensor([s.width, s.height]) / 16).clamp(min=1) ** torch.rand(s.top_k, 2, generator=g)
-    corner = torch.rand(s.top_k, 2, generator=g) * (torch.tensor([s.width, s.height]) - sides).clamp(min=0)
+    g, whole = torch.Generator().manual_seed(0), torch.tensor([s.width, s.height])
+    sides = 16 * (whole / 16).clamp(min=1) ** torch.rand(s.top_k, 2, generator=g)
+    corner = torch.rand(s.top_k, 2, generator=g) * (whole - sides).clamp(min=0)
     boxes = Boxes(torch.cat([corner, corner + sides], 1), torch.rand(s.top_k, generator=g))
-    size = {} if s.model.endswith("tiny") else dict(zip(("short_side", "max_side"), SIZE, strict=True))
+    size = {} if s.model.endswith("tiny") else SIZE
 
     def look(timer=nullcontext) -> int:
         detect(model, image, boxes, masks=None, timer=timer, **size)
@@ -201,14 +201,13 @@ def time_training(s: Settings, name: str, device: torch.device) -> dict:
     return {"step_seconds": s.batch / rate, "patches_per_second": rate, "forward_patches_per_second": s.batch / best}
 
 
-def _peak(s: Settings, name: str, device: str, threads: int) -> dict:
+def _peak(s: Settings, name: str, device: torch.device, threads: int) -> dict:
     """In a process of its own: bytes after the imports, and the most while one picture went through."""
     torch.set_num_threads(threads)
-    work = job(s, DTYPES[name], torch.device(device))
-    before = _high_water()
-    work()
-    peak = {"before": before, "peak": _high_water()}
-    return peak | ({"device": torch.cuda.max_memory_allocated(device)} if device.startswith("cuda") else {})
+    work = job(s, DTYPES[name], device)
+    before, _ = _high_water(), work()
+    gpu = {"device": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {}
+    return {"before": before, "peak": _high_water(), **gpu}
 
 
 def _high_water() -> int:
@@ -227,7 +226,7 @@ def _high_water() -> int:
 def peak_memory(s: Settings, name: str, device: torch.device) -> dict:
     """{"before": bytes, "peak": bytes}, and "device" on a GPU, of a fresh process that proposes for one picture."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak, s, name, str(device), torch.get_num_threads()).result()
+        return pool.submit(_peak, s, name, device, torch.get_num_threads()).result()
 
 
 def run(s: Settings, *, dtypes: Sequence[str] = tuple(DTYPES), device: torch.device | str = "cpu") -> dict:

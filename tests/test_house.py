@@ -35,7 +35,7 @@ BARS = {  # what the house is built for; it may hold 5,000 lines of core code an
 }
 STANDING = {  # above the bar today; these numbers only go down, and an entry goes when its bar is met
     "lines of core code": 4950,
-    "lines": 13100,
+    "lines": 13060,
     "files": 85,
     "lines of the longest file": 305,
 }

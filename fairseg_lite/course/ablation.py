@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
@@ -23,19 +24,19 @@ from fairseg_lite.data.rois import pictures_of
 from fairseg_lite.data.scenes import SceneCache, SceneDataset
 from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.precision import PrecisionReport, evaluate_detections
-from fairseg_lite.geometry.files import whole
+from fairseg_lite.geometry.files import whole, write_json
 from fairseg_lite.inference.detect import detect
 from fairseg_lite.models.checkpoints import load_model
-from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipathnet import MultiPathNet
 from fairseg_lite.training.detector import train_multipathnet
 from fairseg_lite.training.recipes import MultiPathRecipe
 
+IDEAS = ("integral", "foveal", "skip")  # options of the network
+HEAD = "box AP in per cent, mean +- deviation over seeds; gain: over the first row with the same seed"
 MEASURES = ("ap50", "ap75", "ap", "small", "medium", "large")
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row of Table 1, left: which ideas are on, and what the paper measured on COCO."""
 
     name: str
@@ -44,11 +45,6 @@ class Row:
     skip: bool
     paper_ap50: float
     paper_ap: float
-
-    @property
-    def options(self) -> dict:
-        """Of the network."""
-        return {"integral": self.integral, "foveal": self.foveal, "skip": self.skip}
 
 
 # MultiPath Table 1, left [papers 3.4]: DeepMask proposals, COCO val; per cent
@@ -72,18 +68,12 @@ class Result:
 
     def value(self, measure: str) -> float | None:
         """Of "ap", "ap50", "ap75", "small", "medium" or "large", in per cent; None where there is no such object."""
-        number = self.report["by_area"][measure] if measure in self.report["by_area"] else self.report[measure]
+        number = {**self.report, **self.report["by_area"]}[measure]
         return None if number is None else 100 * number
 
 
 def measure(
-    model: MultiPathNet,
-    dataset: SceneDataset,
-    boxes: Mapping[int, Boxes],
-    *,
-    truth: dict | None = None,
-    progress: bool = False,
-    **options: object,
+    model: MultiPathNet, dataset: SceneDataset, boxes: Mapping[int, Boxes], *, truth: dict | None = None, progress: bool = False
 ) -> PrecisionReport:
     """Box AP of a network on the pictures of a data set.
 
@@ -93,12 +83,11 @@ def measure(
         boxes: proposals by picture id.
         truth: `to_coco(dataset)`, to save making it again.
         progress: show a bar when it takes more than 2 s.
-        options: of `detect`.
     """
     found = {}
     for i in tqdm(pictures_of(dataset, boxes), desc="measuring", unit="picture", disable=not progress, delay=2, leave=False):
         scene = dataset[i]
-        found[scene.image_id] = detect(model, scene.image, boxes[scene.image_id], masks=None, **options)
+        found[scene.image_id] = detect(model, scene.image, boxes[scene.image_id], masks=None)
     return evaluate_detections(truth or to_coco(dataset), found, "bbox")
 
 
@@ -113,10 +102,9 @@ def ablate(
     seeds: int = 3,
     rows: Sequence[Row] = TABLE_1,
     about: dict | None = None,
-    trunk_from: DeepMask | None = None,
-    trunk_weights: str | Path | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
+    **start: Any,
 ) -> list[Result]:
     """Train and measure every row with every seed; call it again after an interruption.
 
@@ -128,8 +116,8 @@ def ablate(
         seeds: 0, 1, ... of each row; more may be added later.
         rows: of the table, each under another name.
         about: what else has to be the same in this folder (names of data and proposals), in words that JSON can hold.
-        trunk_from, trunk_weights, device: as for `train_multipathnet`.
         progress: show bars.
+        device, start: as for `train_multipathnet`.
     Returns:
         The results of these rows and seeds, in the order of the rows.
     Raises:
@@ -140,18 +128,18 @@ def ablate(
     out = Path(out)
     if seeds < 1 or not rows or len({r.name for r in rows}) < len(rows):
         raise InputError(f"{seeds} seeds and rows {[r.name for r in rows]}; wanted at least one of each, no name twice")
-    _same_settings(out, {"recipe": _without_seed(recipe), "about": about or {}})
-    scenes, truth = SceneCache(valid), None
-    trained = SceneCache(dataset)
+    _same_settings(out, recipe, about or {})
+    trained, scenes, truth = SceneCache(dataset), SceneCache(valid), None
     plan = [(row, seed) for seed in range(seeds) for row in rows]  # a table of few seeds is whole first
     for row, seed in tqdm(plan, desc="runs", unit="run", disable=not progress):
         folder = out / "runs" / f"{row.name}-seed{seed}"
         if (folder / "result.json").exists():
             continue
-        model = _trained(folder, device)
-        if model is None:
-            chosen = replace(recipe, options={**recipe.options, **row.options}, fit=replace(recipe.fit, seed=seed))
-            start = {"trunk_from": trunk_from, "trunk_weights": trunk_weights}
+        if (path := folder / "model.safetensors").exists():  # trained, and not yet measured
+            model = load_model(path, device=device, kind="MultiPathNet")
+        else:
+            options = {**recipe.options, **{idea: getattr(row, idea) for idea in IDEAS}}
+            chosen = replace(recipe, options=options, fit=replace(recipe.fit, seed=seed))
             model, history = train_multipathnet(
                 trained, boxes, recipe=chosen, out=folder, **start, device=device, resume=True, progress=progress
             )
@@ -159,12 +147,10 @@ def ablate(
                 raise KeyboardInterrupt(f"{folder} is kept at its last step; the same command goes on there")
         truth = truth or to_coco(scenes)
         report = measure(model, scenes, valid_boxes, truth=truth, progress=progress)
-        _write(folder / "result.json", asdict(Result(row.name, seed, asdict(report))))
+        write_json(folder / "result.json", asdict(Result(row.name, seed, asdict(report))), indent=1)
         (folder / "state.safetensors").unlink(missing_ok=True)  # the network is in model.safetensors
-        write_table(out, rows, results_in(out, rows, seeds))
-    found = results_in(out, rows, seeds)
-    write_table(out, rows, found)
-    return found
+        write_table(out, rows, seeds)
+    return write_table(out, rows, seeds)
 
 
 def results_in(out: str | Path, rows: Sequence[Row] = TABLE_1, seeds: int = 10**6) -> list[Result]:
@@ -200,7 +186,7 @@ def summary(rows: Sequence[Row], results: Sequence[Result]) -> list[dict]:
         seeds = sorted(s for name, s in by if name == row.name)
         if not seeds:
             continue
-        entry: dict = {**asdict(row), "seeds": seeds, "gain": {}}
+        entry: dict = {**row._asdict(), "seeds": seeds, "gain": {}}
         for m in MEASURES:
             entry[m] = _spread([by[row.name, s].value(m) for s in seeds])
             pairs = [(by[row.name, s].value(m), by[rows[0].name, s].value(m)) for s in seeds if (rows[0].name, s) in by]
@@ -215,7 +201,7 @@ def table(rows: Sequence[Row], results: Sequence[Result]) -> str:
     head = f"{'integral':>8}{'foveal':>8}{'skip':>6}" + "".join(f"{name.get(m, m):>12}" for m in MEASURES)
     lines = [head + f"{'gain AP':>12}{'runs':>6}{'paper AP50':>12}{'AP':>6}{'gain':>6}"]
     for e in summary(rows, results):
-        marks = "".join(f"{'x' if e[k] else '':>{w}}" for k, w in (("integral", 8), ("foveal", 8), ("skip", 6)))
+        marks = "".join(f"{'x' if e[idea] else '':>{w}}" for idea, w in zip(IDEAS, (8, 8, 6), strict=True))
         values = "".join(f"{_shown(e[m]):>12}" for m in MEASURES)
         gain = _shown(e["gain"]["ap"], sign=True) if e["name"] != rows[0].name else ""
         paper = f"{e['paper_ap50']:12.1f}{e['paper_ap']:6.1f}{e['paper_ap'] - rows[0].paper_ap:+6.1f}"
@@ -223,11 +209,13 @@ def table(rows: Sequence[Row], results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def write_table(out: str | Path, rows: Sequence[Row], results: Sequence[Result]) -> None:
-    """`table.txt` and `table.json` in a folder."""
-    text = "box AP in per cent, mean +- deviation over seeds; gain: over the first row with the same seed\n"
-    _write(Path(out) / "table.txt", text + table(rows, results) + "\n")
-    _write(Path(out) / "table.json", summary(rows, results))
+def write_table(out: Path, rows: Sequence[Row], seeds: int) -> list[Result]:
+    """`table.txt` and `table.json` of what is measured so far, which it gives."""
+    found = results_in(out, rows, seeds)
+    with whole(out / "table.txt") as part:
+        part.write_text(f"{HEAD}\n{table(rows, found)}\n", "utf-8")
+    write_json(out / "table.json", summary(rows, found), indent=1)
+    return found
 
 
 def _spread(values: list[float | None]) -> dict:
@@ -245,43 +233,27 @@ def _shown(spread: dict, *, sign: bool = False) -> str:
     return format(spread["mean"], "+.1f" if sign else ".1f") + ("" if spread["std"] is None else f" +-{spread['std']:.1f}")
 
 
-def _trained(folder: Path, device: torch.device | str) -> MultiPathNet | None:
-    """The network of a run that was trained and not measured."""
-    path = folder / "model.safetensors"
-    return load_model(path, device=device, kind="MultiPathNet") if path.exists() else None
-
-
-def _without_seed(recipe: MultiPathRecipe) -> dict:
-    content = asdict(recipe)
-    del content["fit"]["seed"], content["fit"]["workers"]  # workers make the same batches
-    return json.loads(json.dumps(content))  # tuples become lists, as they come back
-
-
-def _same_settings(out: Path, settings: dict) -> None:
-    path = out / "settings.json"
+def _same_settings(out: Path, recipe: MultiPathRecipe, about: dict) -> None:
+    """Keep what all runs of a folder have in common, or hold it against what is kept there."""
+    path, numbers = out / "settings.json", asdict(recipe)
+    del numbers["fit"]["seed"], numbers["fit"]["workers"]  # workers make the same batches
+    settings = {"recipe": numbers, "about": about}
     if not path.exists():
-        _write(path, settings)
-        return
+        write_json(path, settings, indent=1)
     try:
-        held = json.loads(path.read_text("utf-8"))
+        held = _flat(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError) as error:
         raise InputError(f"{str(path)!r} cannot be read ({error}); choose another folder") from error
-    wanted = json.loads(json.dumps(settings))
-    if held != wanted:
-        a, b = _flat(held), _flat(wanted)
-        key = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))[0]
-        raise InputError(
-            f"{str(out)!r} holds runs with {key} = {a.get(key)!r}, now it is {b.get(key)!r}: they cannot stand in one table; "
-            "choose another folder, or the settings of before"
-        )
+    wanted = _flat(json.loads(json.dumps(settings)))  # tuples become lists, as they come back
+    for key in sorted(held.keys() | wanted.keys()):
+        if held.get(key) != wanted.get(key):
+            raise InputError(
+                f"{str(out)!r} holds runs with {key} = {held.get(key)!r}, now it is {wanted.get(key)!r}: they cannot stand in "
+                "one table; choose another folder, or the settings of before"
+            )
 
 
 def _flat(content: object, name: str = "") -> dict:
     if not isinstance(content, dict) or not content:
         return {name: content}
     return {k: v for key, value in content.items() for k, v in _flat(value, f"{name}.{key}".strip(".")).items()}
-
-
-def _write(path: Path, content: object) -> None:
-    with whole(path) as part:
-        part.write_text(content if isinstance(content, str) else json.dumps(content, indent=1) + "\n", "utf-8")

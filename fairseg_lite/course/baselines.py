@@ -10,11 +10,14 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.masks import rle_encode
+from fairseg_lite.geometry.boxes import xyxy_to_xywh
+from fairseg_lite.geometry.masks import mask_to_box, rle_encode
 
 BINS = 16  # of a region's histogram, for each colour channel
+SMALLEST = 20  # pixels of a first region
 
 
 class Regions(NamedTuple):
@@ -25,13 +28,10 @@ class Regions(NamedTuple):
 
     def to_coco(self, image_id: int) -> list[dict]:
         """COCO result dicts, as `average_recall` takes them; bbox is xywh in pixels."""
-        results = []
-        for mask, score, rle in zip(self.masks, self.scores, rle_encode(self.masks), strict=True):
-            rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            box = [cols[0], rows[0], cols[-1] + 1 - cols[0], rows[-1] + 1 - rows[0]]
-            same = {"image_id": image_id, "category_id": 1, "score": float(score)}
-            results.append({**same, "segmentation": rle, "bbox": [float(v) for v in box]})
-        return results
+        boxes = xyxy_to_xywh(mask_to_box(torch.from_numpy(self.masks))).tolist()
+        rows = zip(self.scores.tolist(), rle_encode(self.masks), boxes, strict=True)
+        same = {"image_id": image_id, "category_id": 1}
+        return [{**same, "score": score, "segmentation": rle, "bbox": box} for score, rle, box in rows]
 
 
 def sliding_boxes(height: int, width: int, count: int, seed: int = 0) -> Regions:
@@ -75,7 +75,7 @@ def _places(length: int, side: float) -> list[slice]:
     return [slice(round(start), round(start) + size) for start in np.linspace(0, length - size, number).tolist()]
 
 
-def segment_proposals(image: np.ndarray, count: int, *, scale: float = 60.0, smallest: int = 20) -> Regions:
+def segment_proposals(image: np.ndarray, count: int, *, scale: float = 60.0) -> Regions:
     """Regions of like colour, and what they become as like neighbours merge.
 
     A region's score is how long it lived, the similarity at which it came minus that at which it went into another,
@@ -85,7 +85,6 @@ def segment_proposals(image: np.ndarray, count: int, *, scale: float = 60.0, sma
         image: (H, W, 3) uint8 RGB.
         count: number of proposals; fewer come back when there are fewer regions.
         scale: the larger, the larger the first regions, in units of colour distance times pixels.
-        smallest: pixels of the smallest first region.
     Returns:
         Regions, all different, each connected (4 neighbours).
     Raises:
@@ -102,15 +101,10 @@ def segment_proposals(image: np.ndarray, count: int, *, scale: float = 60.0, sma
         raise InputError(f"image is {image.dtype} of shape {image.shape}; wanted (H, W, 3) uint8 with at least one pixel")
     if count < 1:
         raise InputError(f"count is {count}; wanted at least 1 proposal")
-    labels = _oversegment(image, scale, smallest)
+    labels = _oversegment(image, scale)
     parts, scores = _merge(labels, image)
     best = np.argsort(-scores, kind="stable")[:count]
-    masks = np.zeros((len(best), *labels.shape), bool)
-    for mask, i in zip(masks, best, strict=True):
-        chosen = np.zeros(labels.max() + 1, bool)
-        chosen[parts[i]] = True
-        mask[:] = chosen[labels]
-    return Regions(masks, scores[best])
+    return Regions(np.stack([np.isin(labels, parts[i]) for i in best]), scores[best])
 
 
 def _neighbours(at: np.ndarray) -> np.ndarray:
@@ -118,7 +112,7 @@ def _neighbours(at: np.ndarray) -> np.ndarray:
     return np.stack([np.append(at[:, :-1], at[:-1]), np.append(at[:, 1:], at[1:])])
 
 
-def _oversegment(image: np.ndarray, scale: float, smallest: int) -> np.ndarray:
+def _oversegment(image: np.ndarray, scale: float) -> np.ndarray:
     """(H, W) int64 labels 0, 1, ...: pixels join from the most alike on, while their distance is within what both sides
     allow, which is the largest distance inside so far plus scale / size."""
     h, w = image.shape[:2]
@@ -137,7 +131,7 @@ def _oversegment(image: np.ndarray, scale: float, smallest: int) -> np.ndarray:
     for tidy in (False, True):  # the second time only what is too small
         for i, j, d in zip(*edges, distance, strict=True):
             i, j = root(i), root(j)
-            joins = min(size[i], size[j]) < smallest if tidy else d <= min(allowed[i], allowed[j])
+            joins = min(size[i], size[j]) < SMALLEST if tidy else d <= min(allowed[i], allowed[j])
             if i != j and joins:
                 parent[j] = i
                 size[i] += size[j]

@@ -7,7 +7,7 @@ stored outputs show).
 import inspect
 import os
 import platform
-import time
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -104,21 +104,15 @@ def timed(**functions: Callable[[], Any]) -> dict[str, float]:
     """Run functions several times each, print their best times and how many times faster than the first they are.
 
     Args:
-        functions: name=function without arguments; each runs at least three times or half a second.
+        functions: name=function without arguments; each runs at least three times or half a second; once if that takes 20 s.
     Returns:
         Seconds by name.
     """
     seconds: dict[str, float] = {}
     for name, function in functions.items():
-        best, started, runs = float("inf"), time.perf_counter(), 0
-        while runs < 3 or (time.perf_counter() - started < 0.5 and runs < 100):
-            before = time.perf_counter()
-            function()
-            best = min(best, time.perf_counter() - before)
-            runs += 1
-            if time.perf_counter() - started > 20:
-                break
-        seconds[name] = best
+        first = timeit.timeit(function, number=1)
+        more = 0 if first > 20 else min(max(2, int(0.5 / first)), 99)
+        seconds[name] = min([first, *timeit.repeat(function, number=1, repeat=more)])
     first = next(iter(seconds.values()))
     for name, value in seconds.items():
         print(f"{name:>16}: {value * 1000:10.3f} ms   {first / value:8.1f}x")

@@ -6,7 +6,7 @@ how much mask and score share (heads A, B, C). `TRUNKS` and `HEADS` name variant
 The variants are ours: the paper's are of ResNet-50 size. D counts the stem and two convolutions for each block.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -34,18 +34,13 @@ class Cost(NamedTuple):
         return sum(self.seconds.values())
 
 
-def trunk_name(*, patch_size: int = 96, poolings: int = 4, depths: tuple[int, ...] = (1, 2, 2), features: int = 64) -> str:
-    """The paper's way to name a trunk; the arguments are options of `deepmask_tiny`.
-
-    Example:
-        >>> trunk_name(patch_size=64, poolings=3)
-        'W64-P3-D11-F64'
-    """
+def _name(*, patch_size: int = 96, poolings: int = 4, depths: tuple[int, ...] = (1, 2, 2), features: int = 64) -> str:
+    """The paper's way to name a trunk."""
     return f"W{patch_size}-P{poolings}-D{1 + 2 * sum(depths)}-F{features}"
 
 
 TRUNKS: dict[str, dict] = {
-    trunk_name(**options): options
+    _name(**options): options
     for options in (
         {},  # the shipped network
         {"patch_size": 64},
@@ -65,18 +60,16 @@ def costs(
     size: tuple[int, int] = (240, 320),
     top_k: int = 100,
     repeat: int = 5,
-    build: Callable[..., DeepMask] = deepmask_tiny,
     device: torch.device | str = "cpu",
 ) -> dict[str, Cost]:
     """Parameters, arithmetic and time of variants, for one picture at one scale. Weights and picture are random.
 
     Args:
-        variants: name -> options of `build`, such as `TRUNKS` or `HEADS`.
+        variants: name -> options of `deepmask_tiny`, such as `TRUNKS` or `HEADS`.
         size: (height, width) in px of the picture as the first variant sees it. A variant with half the patch sees it at
             half the size, so that all of them find the same objects.
         top_k: windows whose masks are made, or all where there are fewer.
         repeat: runs of each, in turns, so that a busy minute hits all alike; the fastest counts.
-        build: makes the network.
         device: where it runs.
     Returns:
         A Cost for each name, in order.
@@ -94,7 +87,7 @@ def costs(
     device = torch.device(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        models = {name: build(**options).eval().to(device) for name, options in variants.items()}
+        models = {name: deepmask_tiny(**options).eval().to(device) for name, options in variants.items()}
         first = next(iter(models.values())).patch_size
         pictures = {name: _picture(model, size, model.patch_size / first).to(device) for name, model in models.items()}
     found: dict[str, Cost] = {}

@@ -1,6 +1,7 @@
 """Files that are whole or not there. The standard library alone, so that every room may use it at no cost."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,3 +34,9 @@ def whole(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # its folder may be no folder
             part.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: object, *, indent: int | None = None) -> None:
+    """Write JSON in a `whole` file."""
+    with whole(path) as part:
+        part.write_text(json.dumps(content, indent=indent) + "\n", "utf-8")
