@@ -17,7 +17,7 @@ MADE_FROM = VENV / "made-from.txt"  # written last: without it .venv is half-mad
 PYTHON = str(VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 LAB = "jupyterlab lessons --LabApp.default_url=/lab/tree/00_start_here.ipynb"
 JOBS = {"lab": LAB, "demo": "fairseg_lite.cli demo", "shell": "IPython"}
-WHOLE = "from importlib.util import find_spec as f; assert all(map(f, 'torch torchvision IPython nbval ruff'.split()))"
+WHOLE = "from importlib.util import find_spec as f; assert all(map(f, 'torch torchvision IPython nbval ruff mypy'.split()))"
 FITS = "import torch, torchvision; torchvision.ops.nms(torch.eye(1, 4), torch.ones(1), 0.5)"
 INDEX = ("index-url", "cert", "client-cert", "proxy", "trusted-host", "timeout", "cache-dir")  # kept of pip's options
 STRAY = ("FIND_LINKS", "EXTRA_INDEX_URL", "CONSTRAINT", "NO_INDEX", "PRE", "TARGET", "PREFIX", "USER")  # never kept
@@ -79,7 +79,7 @@ def test(full):
     """Every check, also after one that failed; 1 if any did."""
     scale, limit = ("lesson", 1800) if full else ("smoke", 300)
     env, pytest = {**environment(), "FAIRSEG_SCALE": scale, "OMP_NUM_THREADS": "1"}, "pytest -q -n 2 --durations=10"
-    checks = ["ruff check .", "ruff format --check .", f"{pytest} tests fairseg_lite --doctest-modules"]
+    checks = ["ruff check .", "ruff format --check .", "mypy", f"{pytest} tests fairseg_lite --doctest-modules"]
     checks += [f"{pytest} --dist loadscope lessons --nbval-lax --nbval-current-env --nbval-cell-timeout={limit}"]
     failed = [c for c in checks if run(PYTHON, "-m", *c.split(), env=env).returncode]
     print("\n".join(f"FAILED: {c}" for c in failed) or "All checks passed.")

@@ -3,13 +3,19 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import assert_type
 
+import numpy as np
 import pytest
 import torch
 
 import fairseg_lite
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.inference.found import Detections, Proposals
+from fairseg_lite.models.checkpoints import SHIPPED
+from fairseg_lite.models.deepmask import DeepMask
+from fairseg_lite.models.multipathnet import MultiPathNet
+from fairseg_lite.models.sharpmask import SharpMask
 
 
 def alone(code: str) -> str:
@@ -43,3 +49,12 @@ def test_three_lines_find_and_name_objects():
 
 def test_the_package_says_that_it_is_typed():
     assert (Path(fairseg_lite.__file__).parent / "py.typed").is_file()
+
+
+def test_load_model_has_the_type_that_was_asked_for() -> None:
+    """mypy reads these lines, too: it is one of the checks."""
+    assert isinstance(assert_type(fairseg_lite.load_model("shapes"), DeepMask), DeepMask)
+    assert isinstance(assert_type(fairseg_lite.load_model("shapes-sharp"), SharpMask), SharpMask)
+    assert isinstance(assert_type(fairseg_lite.load_model("shapes-multipath"), MultiPathNet), MultiPathNet)
+    assert isinstance(assert_type(fairseg_lite.load_model(str(SHIPPED["shapes"]), kind="DeepMask"), DeepMask), DeepMask)
+    assert_type(fairseg_lite.propose(fairseg_lite.load_model(), np.zeros((40, 40, 3), np.uint8)), Proposals)

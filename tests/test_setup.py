@@ -217,17 +217,17 @@ def test_the_test_job_goes_on_after_a_failure_and_names_it(course, capsys, words
     course.told.clear()
     assert course.main(words) == 0
     checks = [" ".join(c[2:]) for c, _ in course.told[1:]]
-    assert checks[:2] == ["ruff check .", "ruff format --check ."]
-    assert checks[2].startswith("pytest ")
-    assert checks[2].endswith("tests fairseg_lite --doctest-modules")
-    assert checks[3].endswith("lessons --nbval-lax --nbval-current-env --nbval-cell-timeout" + limit)
-    assert len(checks) == 4
+    assert checks[:3] == ["ruff check .", "ruff format --check .", "mypy"]
+    assert checks[3].startswith("pytest ")
+    assert checks[3].endswith("tests fairseg_lite --doctest-modules")
+    assert checks[4].endswith("lessons --nbval-lax --nbval-current-env --nbval-cell-timeout" + limit)
+    assert len(checks) == 5
     assert {env["FAIRSEG_SCALE"] for _, env in course.told[1:]} == {scale}
     assert "All checks passed." in capsys.readouterr().out
     course.told.clear()
     course.codes = {"format": 1, "--nbval-lax": 3}
     assert course.main(words) == 1
-    assert len(course.told) == 5, "every check ran"
+    assert len(course.told) == 6, "every check ran"
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED: ")]
     assert [line.split()[1] for line in failed] == ["ruff", "pytest"]
     assert "--nbval-lax" in failed[1]

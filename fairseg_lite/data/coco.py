@@ -78,8 +78,8 @@ class CocoDataset:
             image = np.full((p.height, p.width, 3), 128, np.uint8)
         else:
             for mask, one in zip(masks, a, strict=True):
-                is_rle = isinstance(one.segmentation, dict)
-                mask[:] = rle_decode(one.segmentation) if is_rle else polygons_to_mask(one.segmentation, *mask.shape)
+                shape = one.segmentation
+                mask[:] = rle_decode(shape) if isinstance(shape, dict) else polygons_to_mask(shape, p.height, p.width)
         labels, ids = (np.array(x, np.int64) for x in ([o.label for o in a], [o.id for o in a]))
         return Scene(image, masks, labels, np.array([o.crowd for o in a], bool), p.id, p.file_name, ids)
 

@@ -6,6 +6,7 @@ Masks stay as they are written (polygons or RLE). No picture is decoded: only he
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,7 +111,8 @@ def read_coco(images: Path, annotations: Path) -> Content:
     content = _load(annotations)
     ids, names = _categories(content["categories"], annotations)
     faults: list[Fault] = []
-    listed, pictures = set(), {}
+    listed: set[int] = set()
+    pictures: dict[int, Picture] = {}
     for number, entry in enumerate(content["images"]):
         try:
             picture = _picture(entry, number, images, annotations.parent, listed)
@@ -118,14 +120,15 @@ def read_coco(images: Path, annotations: Path) -> Content:
         except _Bad as bad:
             file = entry.get("file_name") if isinstance(entry, dict) else None
             faults.append(Fault(bad.kind, str(file or annotations.name), None, str(bad)))
-    labels, seen, measured = {c: k for k, c in enumerate(ids)}, set(), 0
+    labels, measured = {c: k for k, c in enumerate(ids)}, 0
+    seen: set[int] = set()
     for number, entry in enumerate(content["annotations"]):
         try:
             key = _annotation_key(entry, number, seen, listed)
-            if (picture := pictures.get(key)) is None:
+            if key not in pictures:
                 continue  # its picture's fault stands in the list already
-            annotation, anew = _annotation(entry, picture, labels)
-            picture.annotations.append(annotation)
+            annotation, anew = _annotation(entry, pictures[key], labels)
+            pictures[key].annotations.append(annotation)
             measured += anew
         except _Bad as bad:
             entry = entry if isinstance(entry, dict) else {}
@@ -168,7 +171,7 @@ def _picture(entry: dict, number: int, images: Path, beside: Path, listed: set) 
     if key in listed:
         raise _Bad("picture id given twice", f"picture id {key} is given twice")
     listed.add(key)
-    size = (entry.get("height"), entry.get("width"))
+    size: Any = (entry.get("height"), entry.get("width"))
     if size != (None, None) and not all(type(s) is int and s > 0 for s in size):
         raise _Bad("bad picture entry", f"height {size[0]!r} and width {size[1]!r} are not whole numbers above 0")
     path = images / name
@@ -192,7 +195,7 @@ def _annotation_key(entry: dict, number: int, seen: set, listed: set) -> int:
     if entry["id"] in seen:
         raise _Bad("annotation id given twice", "its id is given twice")
     seen.add(entry["id"])
-    key = entry.get("image_id")
+    key: Any = entry.get("image_id")
     if not _whole(key) or key not in listed:
         raise _Bad("unknown picture", f"its picture {key!r} is not in 'images'")
     return key
@@ -266,7 +269,7 @@ def _whole(value: object) -> bool:
     return type(value) is int and abs(value) < 2**63
 
 
-def whole_number(value: object) -> int | None:
+def whole_number(value: Any) -> int | None:
     """An id as some tools write it: 7, 7.0 or "7"; None for anything else.
 
     Example:
@@ -280,7 +283,7 @@ def whole_number(value: object) -> int | None:
     return value if _whole(value) else None
 
 
-def number(value: object) -> float | None:
+def number(value: Any) -> float | None:
     """A finite number, also one that is written as text; None for anything else.
 
     Example:
@@ -301,5 +304,5 @@ def _box_fits(bbox: object, box: np.ndarray) -> bool:
     return bool((np.abs(np.array([x, y, x + w, y + h]) - box) <= BOX_SLACK).all()) and w > 0 and h > 0
 
 
-def _area_fits(area: object, measured: float) -> bool:
+def _area_fits(area: Any, measured: float) -> bool:
     return type(area) in (int, float) and measured / AREA_SLACK <= area <= measured * AREA_SLACK

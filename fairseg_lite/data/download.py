@@ -131,8 +131,8 @@ def _fetch(url: str, part: Path, size: int | None, timeout: float, bar: tqdm) ->
             raise InputError(f"{url}: the server offers {total} bytes where the file has {size}; is a proxy answering?")
         if response.status != 206:
             have = 0  # it ignored our range and begins anew
-        if (total or 0) - have > (free := shutil.disk_usage(part.parent).free):
-            raise InputError(f"{str(part.parent)!r} has {free} bytes free; {url} needs {total - have} more: make room")
+        if (needed := (total or 0) - have) > (free := shutil.disk_usage(part.parent).free):
+            raise InputError(f"{str(part.parent)!r} has {free} bytes free; {url} needs {needed} more: make room")
         bar.total = total
         bar.update(have - bar.n)
         with open(part, "ab" if have else "wb") as f:
@@ -220,10 +220,10 @@ def download_coco(
         raise InputError(f"folder {str(folder)!r} holds another data set already; choose another folder")
     with _archive("annotations", folder, mirror, options) as archive:
         content = json.loads(archive.read(f"annotations/instances_{split}.json"))
-    keep = sorted({a["image_id"] for a in content["annotations"]}) if subset else None
-    if keep is not None:
-        random.Random(0).shuffle(keep)
-        keep = set(keep[:subset])
+    if subset:
+        annotated = sorted({a["image_id"] for a in content["annotations"]})
+        random.Random(0).shuffle(annotated)
+        keep = set(annotated[:subset])
         content["images"] = [i for i in content["images"] if i["id"] in keep]
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] in keep]
     if odd := [i["file_name"] for i in content["images"] if Path(i["file_name"]).name != i["file_name"]]:

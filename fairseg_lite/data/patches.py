@@ -125,10 +125,10 @@ class PatchSampler:
     def batch(self, step: int) -> PatchBatch:
         """Batch number `step`: positives first."""
         g = np.random.default_rng((self.seed, step))
-        images, masks, categories = self._drawn(g, step)
+        images, shapes, categories = self._drawn(g, step)
         if self.colour:
             images = recoloured(images, g.uniform(-self.colour, self.colour, (3, len(images))))
-        masks = torch.from_numpy(np.stack(masks))
+        masks = torch.from_numpy(np.stack(shapes))
         if self.turn:
             images, masks = turned(images, masks, g.uniform(-self.turn, self.turn, len(images)))
         labels = torch.tensor([1.0] * self.positives + [-1.0] * self.negatives)

@@ -32,9 +32,8 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
         with Image.open(path) as image:
             image.load()  # first: a PNG may carry its EXIF behind the pixels
             stored, upright = (image.height, image.width), _upright_size(image)
-            if _orientation(image) > 1 and not (size == stored != upright):
-                image = ImageOps.exif_transpose(image)
-            pixels = _rgb(image)
+            turn = _orientation(image) > 1 and not (size == stored != upright)
+            pixels = _rgb(ImageOps.exif_transpose(image) if turn else image)
     except FileNotFoundError:
         raise InputError(f"picture {str(path)!r}: no such file") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
@@ -53,7 +52,7 @@ def probe_image(path: str | Path, size: tuple[int, int] | None = None) -> tuple[
     try:
         with Image.open(path) as image:
             stored, upright = (image.height, image.width), _upright_size(image)
-            mark = ENDS.get(image.format)
+            mark = ENDS.get(image.format or "")
         whole = mark is None or mark in _tail(path)
     except FileNotFoundError:
         raise InputError(f"picture {str(path)!r}: no such file") from None

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,7 +58,8 @@ def read_results(path: str | Path, images: Iterable[dict] = (), *, masks: bool =
         raise InputError(f"results {str(path)!r} hold a {type(rows).__name__}; wanted a COCO result file: a list of results")
     images = list(images)
     sizes = {i["id"]: (i["height"], i["width"]) for i in images if i.get("height") and i.get("width")}
-    ids, seen = {i["file_name"]: i["id"] for i in images}, Counter()
+    ids = {i["file_name"]: i["id"] for i in images}
+    seen: Counter[str] = Counter()
     out = []
     for place, row in enumerate(rows):
         try:
@@ -107,12 +108,12 @@ def save_boxes(path: str | Path, boxes: Mapping[int, Boxes]) -> None:
         part.write_text(json.dumps(rows) + "\n", "utf-8")
 
 
-def _understood(row: object, ids: Mapping[str, int], sizes: Mapping[int, tuple], seen: Counter, *, masks: bool) -> dict:
+def _understood(row: Any, ids: Mapping[str, int], sizes: Mapping[int, tuple], seen: Counter, *, masks: bool) -> dict:
     if not isinstance(row, dict):
         raise InputError(f"is a {type(row).__name__}, not a dict")
     row = {k: v for k, v in row.items() if v is not None}
     for key in ("image_id", "category_id"):
-        value = row.get(key)
+        value: Any = row.get(key)
         if key in row or key == "image_id":
             named = key == "image_id" and isinstance(value, str) and value in ids
             row[key] = ids[value] if named else whole_number(value)
@@ -151,7 +152,7 @@ def _parts(shape: list) -> list:
     return shape if isinstance(shape[0], list) else [shape]
 
 
-def _packed(shape: object, size: tuple[int, int] | None, seen: Counter) -> dict:
+def _packed(shape: Any, size: tuple[int, int] | None, seen: Counter) -> dict:
     """Any segmentation as compressed RLE; the C code trusts what it gets, so all of it is checked."""
     if isinstance(shape, list):
         if size is None:

@@ -186,7 +186,8 @@ class RoiSampler:
         self.thresholds, self.images, self.rois, self.seed = thresholds, images, rois, seed
         self.fg_fraction, self.background, self.flip, self.untied = fg_fraction, background, flip, untied
         self.short_side, self.max_side, self.colour, self.pixels = short_side, max_side, colour, pixels
-        self.dropped, self._seen = Counter(), set()
+        self.dropped: Counter[str] = Counter()
+        self._seen: set[int] = set()
 
     def __len__(self) -> int:
         """Pictures that are drawn from."""
@@ -212,8 +213,7 @@ class RoiSampler:
     def pictures(self, step: int) -> list[int]:
         """Indices of the scenes of a batch: every picture once, in an order of its own for each round, then again."""
         n, places = len(self.indices), range(step * self.images, (step + 1) * self.images)
-        orders = {i // n: None for i in places}
-        orders = {r: np.random.default_rng((self.seed, r, 1)).permutation(n) for r in orders}
+        orders = {r: np.random.default_rng((self.seed, r, 1)).permutation(n) for r in {i // n for i in places}}
         return [self.indices[orders[i // n][i % n]] for i in places]
 
     def _picture(self, g: np.random.Generator, index: int, cut: float) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:

@@ -10,6 +10,7 @@ regions) tells them apart.
 import math
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -48,7 +49,7 @@ class ShapesDataset:
     Source: ours. Lesson: 01.
     """
 
-    categories = CATEGORIES
+    categories: tuple[str, ...] = CATEGORIES
     category_ids = tuple(range(1, len(CATEGORIES) + 1))
 
     def __init__(self, length: int, *, seed: int = 0, size: int | tuple[int, int] = 192):
@@ -119,7 +120,8 @@ def _layout(g: np.random.Generator, h: int, w: int) -> list[dict]:
         o = {"label": label, "x": x, "y": y, "radius16": diameter * 8, "angle": int(g.integers(0, ANGLES))}
         o["squeeze"] = 1024 if CATEGORIES[label] in ("coin", "sun") else int(g.integers(620, 1025))
         drawn.append(o | _masks(o, h, w))
-    taken, kept = np.zeros((h, w), bool), []
+    taken = np.zeros((h, w), bool)
+    kept: list[dict] = []
     for o in reversed(drawn):
         visible = o["mask"] & ~taken
         around = o["around"] & ~taken
@@ -186,7 +188,8 @@ def _polygon(points: list[tuple[int, int]], u: np.ndarray, v: np.ndarray) -> np.
 
 def _masks(o: dict, h: int, w: int) -> dict:
     """Object and surroundings as full pictures, and their sizes had the picture no border."""
-    name, parts = CATEGORIES[o["label"]], {}
+    name = CATEGORIES[o["label"]]
+    parts: dict[str, Any] = {}
     free = o | {"x": 4 * o["radius16"] // 16 + 8, "y": 4 * o["radius16"] // 16 + 8}
     for key, test, reach in (("mask", _inside, ONE), ("around", _around, 2 * ONE)):
         parts[key] = np.zeros((h, w), bool)
@@ -238,6 +241,7 @@ def _texture(g: np.random.Generator, colour: np.ndarray, u: np.ndarray, v: np.nd
     kind, period = int(g.integers(0, 5)), int(g.integers(140, 420))
     depth = int(g.integers(contrast // 3, contrast)) * (1 if g.integers(0, 2) else -1)
     shape = np.broadcast(u, v).shape
+    level: np.ndarray
     if kind == 0:
         level = np.zeros(shape, np.int32)
     elif kind == 1:

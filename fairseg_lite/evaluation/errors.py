@@ -101,7 +101,8 @@ def analyse_errors(
 
     def precision(kind: str | None) -> float:
         """Mean over the categories, with one kind of mistake mended."""
-        taken, ranked = set(hit), {c: [] for c in totals}
+        taken = set(hit)
+        ranked: dict[int, list[bool]] = {c: [] for c in totals}
         for v in verdicts:
             if v.kind == kind and kind in ("confusion", "localisation"):
                 if v.target not in taken:
@@ -112,7 +113,8 @@ def analyse_errors(
         left = totals - Counter(category_of[m] for m in missed) if kind == "missed" else totals
         return float(np.mean([average_precision(ranked[c], left[c]) if left[c] else 1.0 for c in totals]))
 
-    ap, best, places = precision(None), Counter(), Counter(totals)
+    ap, places = precision(None), Counter(totals)
+    best: Counter[str] = Counter()
     for v in verdicts:
         if v.kind != "ignored" and places[v.category] > 0:
             places[v.category] -= 1
@@ -167,7 +169,7 @@ def confusion_matrix(
                 table[place[truths[i]["category_id"]], place[row["category_id"]]] += 1
             elif _best(iou[r], crowd, threshold) is None:
                 table[nothing, place[row["category_id"]]] += 1
-        for i in np.flatnonzero(free):
+        for i in np.flatnonzero(free).tolist():
             table[place[truths[i]["category_id"]], nothing] += 1
     return table, list(names.values())
 
@@ -178,7 +180,7 @@ def _prepared(dataset, detections, what: str) -> tuple[dict[int, str], list[dict
     images, objects = truth_of(truth, by_category=True)
     names = categories_of(truth)
     found = results_of(images, rows_of(detections, list(names)), what, categories=names)
-    pictures = {i: (image, [], []) for i, image in images.items()}
+    pictures: dict[int, tuple[dict, list, list]] = {i: (image, [], []) for i, image in images.items()}
     for o in objects:
         pictures[o["image_id"]][1].append(o)
     for row in sorted(found, key=lambda r: -r["score"]):
@@ -196,9 +198,10 @@ def _verdicts(truths: list[dict], rows: list[dict], iou: np.ndarray, threshold: 
     """What each detection of a picture is; rows with the best first, iou (rows, truths)."""
     category = np.array([t["category_id"] for t in truths])
     crowd = np.array([t["iscrowd"] for t in truths], bool)
-    free, seen, verdicts = ~crowd, {}, []
+    free, verdicts = ~crowd, []
+    seen: Counter[int] = Counter()
     for r, row in enumerate(rows):
-        seen[row["category_id"]] = seen.get(row["category_id"], 0) + 1
+        seen[row["category_id"]] += 1
         if seen[row["category_id"]] > LIMIT:
             continue
         own = category == row["category_id"]

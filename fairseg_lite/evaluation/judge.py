@@ -7,6 +7,7 @@ import contextlib
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -44,7 +45,7 @@ def truth_of(truth: dict, *, by_category: bool = False) -> tuple[dict[int, dict]
             raise InputError(f"picture {image['id']!r} is twice in the data set; its objects would count twice")
         images[image["id"]] = image
     known = {c["id"] for c in truth["categories"]} if by_category else {1}
-    objects = []
+    objects: list[dict] = []
     for a in truth["annotations"]:
         if lacking := {"image_id", "segmentation", "bbox", "area"} - set(a):
             raise InputError(f"annotation {a.get('id')!r} has no {sorted(lacking)[0]!r}; make the dict with to_coco")
@@ -85,16 +86,19 @@ def results_of(
     """
     if iou_type not in KEYS:
         raise InputError(f"iou_type is {iou_type!r}; choose 'segm' (masks) or 'bbox' (boxes)")
-    key, found = KEYS[iou_type], []
+    key = KEYS[iou_type]
+    found: list[dict] = []
     for i, r in enumerate(results):
-        image = images.get(r.get("image_id"))
+        image = images.get(r.get("image_id", ""))
         if image is None:
             raise InputError(
                 f"result {i} is of picture {r.get('image_id')!r}, which is not one of the {len(images)} here; drop it, or give "
                 "the data it was made for"
             )
         where = f"result {i} (picture {image['id']})"
-        score, shape, category = r.get("score"), r.get(key), 1
+        score: Any = r.get("score")
+        shape: Any = r.get(key)
+        category: Any = 1
         if not finite(score):
             raise InputError(f"{where} has score {score!r}; wanted a finite number, the higher the better")
         if shape is None:
@@ -164,7 +168,7 @@ def shown(value: float | None) -> str:
 def finite(value: object) -> bool:
     """Whether it is a number, neither infinite nor NaN."""
     try:
-        return math.isfinite(value)
+        return math.isfinite(value)  # type: ignore[arg-type]  # that is the question
     except (TypeError, ValueError):
         return False
 

@@ -10,7 +10,7 @@ import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -173,6 +173,7 @@ def rows_of(detections: Mapping[int, CocoResults] | Sequence[dict], category_ids
     return [row for image_id, found in detections.items() for row in found.to_coco(image_id, category_ids)]
 
 
-def _mean(values: np.ndarray) -> float | None:
+def _mean(values: np.ndarray) -> Any:
+    """A float; None where nothing was counted."""
     counted = values[values > -1]
     return float(counted.mean()) if counted.size else None

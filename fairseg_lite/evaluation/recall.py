@@ -7,6 +7,7 @@ pycocotools' `COCOeval` matches proposals with objects (`evaluation/judge.py`); 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
@@ -88,7 +89,9 @@ def average_recall(
     counts, recall = _count(judge, limits)
     thresholds = [round(float(t), 2) for t in p.iouThrs]
     sizes = p.areaRngLbl[1:]  # the first is "all"
-    ar = {k: [float(r.mean()) if n else None for n, r in zip(counts, recall[k], strict=True)] for k in limits}
+    ar: dict[int, list[Any]] = {
+        k: [float(r.mean()) if n else None for n, r in zip(counts, recall[k], strict=True)] for k in limits
+    }
     return RecallReport(
         iou_type=iou_type,
         instances=counts[0],
@@ -120,7 +123,7 @@ def _count(judge: COCOeval, limits: list[int]) -> tuple[list[int], dict[int, lis
     As `COCOeval.accumulate`, without the precision curves that take it most of its time.
     """
     p = judge.params
-    totals, recall = [], {k: [] for k in limits}
+    totals, recall = [], {k: [] for k in limits}  # type: ignore[var-annotated]
     for a in range(len(p.areaRng)):
         judged = [e for e in judge.evalImgs[a * len(p.imgIds) : (a + 1) * len(p.imgIds)] if e is not None]
         totals.append(sum(int((e["gtIgnore"] == 0).sum()) for e in judged))

@@ -5,6 +5,7 @@ of counts ("uncompressed") or as text, six bits a character ("compressed"). We r
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def mask_to_box(masks: Tensor) -> Tensor:
     return torch.stack([x1, y1, x2, y2], 1).float() * cols.any(1, keepdim=True)
 
 
-def rle_encode(mask: np.ndarray | Tensor) -> dict | list[dict]:
+def rle_encode(mask: np.ndarray | Tensor) -> Any:
     """Masks as compressed COCO RLE that `json.dump` takes.
 
     Args:

@@ -49,12 +49,12 @@ def masks_in_boxes(
     padding = padding or model.record.padding
     cut = logit(threshold)
     windows = [canonical(box, spec) for box in boxes.tolist()]
-    squares = [[w.x, w.y, spec.patch_size / w.scale] for w in windows]  # what the mask covers: the patch without context
-    x, y, side = torch.tensor(squares, device=weight.device).reshape(-1, 3).T
+    places = [[w.x, w.y, spec.patch_size / w.scale] for w in windows]  # what the mask covers: the patch without context
+    x, y, side = torch.tensor(places, device=weight.device).reshape(-1, 3).T
     squares = torch.stack([x - side / 2, y - side / 2, x + side / 2, y + side / 2], 1)
     rle: list[dict] = []
     for start in range(0, len(windows), BATCH):
         patches = np.stack([crop_image(image, w, full / w.scale, full, padding) for w in windows[start : start + BATCH]])
         logits = model(model.normalise(patches).to(weight.dtype)).masks.float()
-        rle += paste_rle(logits, squares[start : start + BATCH], *image.shape[:2], cut)[0]
+        rle += paste_rle(logits, squares[start : start + BATCH], image.shape[0], image.shape[1], cut)[0]
     return rle

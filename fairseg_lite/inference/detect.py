@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,10 +100,10 @@ def detect(
         ("crops", crops, 0, None), ("top", top, 1, None), ("max_side", max_side, 16, None), ("short_side", short_side, 16, None),
     ):  # fmt: skip
         check_range(what, value, low, high)
-    network = _proposer(models[0], proposer) if proposals is None or masks == "refined" else None
-    proposals = propose(network, image, top_k=PROPOSALS) if proposals is None else proposals
-    _check_proposals(proposals, height, width, masks)
-    rois = clip_boxes(proposals.boxes.float(), height, width)
+    network: Any = _proposer(models[0], proposer) if proposals is None or masks == "refined" else None
+    found: Any = propose(network, image, top_k=PROPOSALS) if proposals is None else proposals
+    _check_proposals(found, height, width, masks)
+    rois = clip_boxes(found.boxes.float(), height, width)
     origin = torch.nonzero(_has_area(rois))[:, 0]
     if not len(origin):
         return Detections.none((height, width), masks=masks is not None)
@@ -113,7 +114,7 @@ def detect(
     with timer("nms"):
         row, final, labels, scores = _best(probability, boxes, score_threshold, nms, vote, top)
     with timer("masks"):
-        rle = [proposals.rle[i] for i in origin[row % len(origin)].tolist()] if masks == "proposal" else None
+        rle = [found.rle[i] for i in origin[row % len(origin)].tolist()] if masks == "proposal" else None
         if masks == "refined":
             rle = masks_in_boxes(network, image, final)
         if mask_boxes and rle:
@@ -155,9 +156,10 @@ def _best(
     scores, boxes = probability[row, labels], boxes[row, labels]
     kept = batched_nms(boxes, scores, labels, nms)[:top]
     final = boxes[kept].clone()
-    for label in labels[kept].unique() if vote is not None else ():
-        mine, all_of_it = labels[kept] == label, labels == label
-        final[mine] = vote_boxes(final[mine], boxes[all_of_it], scores[all_of_it], threshold=vote)
+    if vote is not None:
+        for label in labels[kept].unique():
+            mine, all_of_it = labels[kept] == label, labels == label
+            final[mine] = vote_boxes(final[mine], boxes[all_of_it], scores[all_of_it], threshold=vote)
     return row[kept], final, labels[kept], scores[kept]
 
 
@@ -174,7 +176,7 @@ def _mean_look(
 
     `rois` (N, 4) and boxes are in pixels of the picture, whose width is given; `ratio` turns them into the network's pixels.
     """
-    total, looks = None, 0
+    looks: list[tuple[Tensor, Tensor]] = []
     for model, features in zip(models, levels, strict=True):
         for mirror in range(1 + flip):
             for crop in range(1 + crops):
@@ -186,10 +188,9 @@ def _mean_look(
                     out = model.classify(features, chunk)
                     parts.append((probabilities(out)[:, 1:], model.boxes_of(chunk[:, 1:], out.deltas)[:, 1:] / ratio))
                 p, boxes = (torch.cat(x) for x in zip(*parts, strict=True))
-                boxes = mirrored(boxes, width) if mirror else boxes
-                total = (p, boxes) if total is None else (total[0] + p, total[1] + boxes)
-                looks += 1
-    return total[0] / looks, total[1] / looks
+                looks.append((p, mirrored(boxes, width) if mirror else boxes))
+    p, boxes = (torch.stack(x).mean(0) for x in zip(*looks, strict=True))
+    return p, boxes
 
 
 def shaken(boxes: Tensor, seed: int) -> Tensor:

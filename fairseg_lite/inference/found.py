@@ -35,8 +35,8 @@ class Proposals:
     def __getitem__(self, which: slice | Tensor) -> "Proposals":
         """Some of them, by a slice or a tensor of indices."""
         index = torch.arange(len(self))[which].reshape(-1)
-        parts = (t[index] for t in (self.boxes, self.scores, self.scales, self.positions))
-        return Proposals([self.rle[i] for i in index.tolist()], *parts, self.size)
+        rle, scales, positions = [self.rle[i] for i in index.tolist()], self.scales[index], self.positions[index]
+        return Proposals(rle, self.boxes[index], self.scores[index], scales, positions, self.size)
 
     def masks(self) -> Tensor:
         """(N, H, W) bool: N * H * W bytes, so take a slice of large pictures first."""
@@ -161,7 +161,8 @@ class Detections:
             )
         ids = [int(category_ids[label]) for label in self.labels.tolist()]
         boxes = xyxy_to_xywh(self.boxes.double()).tolist()  # in double: the way back gives the same float32
-        rows = zip(ids, boxes, self.scores.tolist(), self.rle or [None] * len(self), strict=True)
+        masks: Sequence[dict | None] = [None] * len(self) if self.rle is None else self.rle
+        rows = zip(ids, boxes, self.scores.tolist(), masks, strict=True)
         return [
             {"image_id": image_id, "category_id": category, "bbox": box, "score": score} | ({"segmentation": r} if r else {})
             for category, box, score, r in rows

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,11 +64,11 @@ def prepare(model: DeepMask | SharpMask, *, dtype: torch.dtype | None = None) ->
         if isinstance(module, nn.Sequential):
             pairs = [(a, b) for a, b in zip(list(children)[:-1], list(children)[1:], strict=True)]
         for a, b in pairs:
-            conv, norm = children[a], children.get(b)
+            conv: Any = children[a]
+            norm: Any = children.get(b)
             if isinstance(conv, nn.Conv2d) and isinstance(norm, (nn.BatchNorm2d, FrozenBatchNorm2d)):
-                conv.weight, conv.bias = fuse_conv_bn_weights(
-                    conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-                )
+                numbers: list[Any] = [norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias]
+                conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *numbers)
                 setattr(module, b, nn.Identity())
     return fast.requires_grad_(False).to(dtype=dtype).to(memory_format=torch.channels_last)
 

@@ -25,7 +25,7 @@ from fairseg_lite.models.network import Network, Record
 Source = str | Path
 Device = torch.device | str
 # what a checkpoint may name: the function that builds it
-MODELS = ChainMap(multipathnet.MODELS, sharpmask.MODELS, deepmask.MODELS)
+MODELS: ChainMap[str, Any] = ChainMap(multipathnet.MODELS, sharpmask.MODELS, deepmask.MODELS)
 SCALE = ".int8_scale"  # of a tensor stored in 8 bits
 FOLDER = Path(__file__).parent.parent / "checkpoints"
 SHIPPED = {
@@ -175,7 +175,7 @@ def load_model(source: Source = "photos-sharp", *, device: Device = "cpu", kind:
     """
     path = SHIPPED.get(str(source), Path(source))
     tensors, header = load_tensors(path)
-    name = header.get("model")
+    name = header.get("model", "")
     if name not in MODELS:
         raise InputError(f"checkpoint {str(path)!r} holds network {name!r}; this version knows {', '.join(MODELS)}")
     # a training state keeps weights under "model.", and their average, where one is made; a plain checkpoint has bare names

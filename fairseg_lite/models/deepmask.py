@@ -18,7 +18,7 @@ Differs from the official code: its score head has Threshold(0, 1e-6) while trai
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -234,7 +234,7 @@ def deepmask_tiny(
     Source: ours; trunk and heads of SharpMask section 4. Lesson: 02, 07.
     """
     scales = [patch_size / 96 * 2 ** (e / 2) for e in range(-2, 5)]  # objects of 14 to 110 px: those of `ShapesDataset`
-    sizes = {"patch_size": patch_size, "mask_size": patch_size // 4, "features": features, "score_hidden": 256}
+    sizes: dict[str, Any] = {"patch_size": patch_size, "mask_size": patch_size // 4, "features": features, "score_hidden": 256}
     return DeepMask(trunk=tiny_trunk(depths=depths, poolings=poolings), head=head, scales=scales, **sizes)
 
 
@@ -263,7 +263,7 @@ def deepmask_resnet50(
     stride_in_1x1: bool = False,
     head: str = "shared",
     trunk: dict | None = None,
-    **sizes: int,
+    **sizes: Any,
 ) -> DeepMask:
     """The second paper's "DeepMask-ours", also the official code's: ResNet-50 to conv4, 160-px patch, head C, 17.3 M.
 
@@ -282,7 +282,7 @@ def deepmask_resnet50(
 
 
 @recorded
-def deepmask_lite0(*, trunk_weights: Weights = None, **sizes: int) -> DeepMask:
+def deepmask_lite0(*, trunk_weights: Weights = None, **sizes: Any) -> DeepMask:
     """DeepMask for a laptop's photographs: EfficientNet-Lite0, otherwise as `deepmask_resnet50`; 8.9 M parameters.
 
     Args:

@@ -77,6 +77,11 @@ class MultiPathNet(Network):
     Source: MultiPath section 3; official `models/multipathnet.lua`, `vgg.lua`, `resnet.lua`. Lesson: 08, 09, 10.
     """
 
+    regions: Any  # of `Region`s
+    classes: Any  # of linear layers, one for each threshold
+    delta_mean: Tensor  # (4,) of box deltas as they were trained
+    delta_std: Tensor
+
     def __init__(
         self,
         *,
@@ -114,15 +119,17 @@ class MultiPathNet(Network):
             return Region(factor, levels, mix, tower(out, pooled))
 
         self.trunk = trunk
-        self.regions = nn.ModuleList(region(f, levels_seen(f, skip, sees)) for f in factors)
+        regions = [region(f, levels_seen(f, skip, sees)) for f in factors]
+        self.regions = nn.ModuleList(regions)
         own = box_tower == "own" and len(factors) > 1
         self.box_region = region(BOX_REGION, levels_seen(BOX_REGION, skip, "figure")) if own else None
-        width = sum(r.tower.width for r in self.regions)
-        self.classes = nn.ModuleList(nn.Linear(width, num_classes + 1) for _ in self.thresholds)
-        self.boxes = nn.Linear(self.box_region.tower.width if own else width, 4 * (num_classes + 1))
+        width = sum(r.tower.width for r in regions)
+        classes = [nn.Linear(width, num_classes + 1) for _ in self.thresholds]
+        self.classes = nn.ModuleList(classes)
+        self.boxes = nn.Linear(self.box_region.tower.width if self.box_region else width, 4 * (num_classes + 1))
         self.register_buffer("delta_mean", torch.zeros(4))
         self.register_buffer("delta_std", torch.tensor([0.1, 0.1, 0.2, 0.2]))  # py-faster-rcnn's, until training sets its own
-        for head, std in (*((head, 0.01) for head in self.classes), (self.boxes, 0.001)):
+        for head, std in (*((head, 0.01) for head in classes), (self.boxes, 0.001)):
             nn.init.normal_(head.weight, std=std)
             nn.init.zeros_(head.bias)
         trunk.freeze(frozen)
@@ -286,13 +293,12 @@ def multipathnet_resnet50(
 
 def _resnet(trunk: ResNetTrunk, conv5: dict, weights: Weights, head: str, **options: Any) -> MultiPathNet:
     check_choice("head", head, ("conv5", "linear"))
-    if head == "conv5":
-        tower, defaults, names = partial(ResidualTower, **conv5), {"pooled": 14, "normalise": False}, {"layer4.": "layer4."}
-    else:
-        tower, names = partial(LinearTower, width=1024, dropout=0.0), {}
-        defaults = {"pooled": 7, "mixed": 256, "skip_scale": (256 * 7**2) ** 0.5}
-    model = MultiPathNet(trunk=trunk, tower=tower, **{"frozen": 2, **defaults, **options})
-    load_trunk_weights(trunk, weights, towers=model.towers, names=names)
+    defaults: dict[str, Any] = {"tower": partial(ResidualTower, **conv5), "pooled": 14, "normalise": False}
+    if head == "linear":
+        linear = partial(LinearTower, width=1024, dropout=0.0)
+        defaults = {"tower": linear, "pooled": 7, "mixed": 256, "skip_scale": (256 * 7**2) ** 0.5}
+    model = MultiPathNet(trunk=trunk, **{"frozen": 2, **defaults, **options})
+    load_trunk_weights(trunk, weights, towers=model.towers, names={"layer4.": "layer4."} if head == "conv5" else {})
     return model
 
 

@@ -1,6 +1,6 @@
 """What every network carries besides its layers, how it wants its pictures and where it comes from; and what every trunk can."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import wraps
@@ -43,7 +43,7 @@ class Record:
         """
         recipe, known = header.get("recipe", {}), {f.name for f in fields(cls)}
         short = recipe.get("short_side")
-        found = {
+        found: dict[str, Any] = {
             "padding": recipe.get("padding", "symmetric"),
             "short_side": None if short is None else sum(short) // 2,
             "max_side": recipe.get("max_side"),
@@ -51,7 +51,8 @@ class Record:
             "pixels": Pixels(**header.get("pixels", {})),
             "about": {**{k: v for k, v in header.items() if k not in known}, **header.get("about", {})},
         }
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+        return cls(**values)
 
     def header(self) -> dict:
         """What JSON can hold of it; `of` reads it back."""
@@ -88,7 +89,7 @@ class Trunk(nn.Module):
     frozen = 0  # stages that are not trained
 
     @property
-    def parts(self) -> list[nn.Module]:
+    def parts(self) -> Sequence[nn.Module]:
         """The modules of each stage, the stem first."""
         raise NotImplementedError
 
@@ -133,7 +134,8 @@ class Trunk(nn.Module):
         return self
 
 
-P, N = ParamSpec("P"), TypeVar("N", bound=Network)
+P = ParamSpec("P")
+N = TypeVar("N", bound=Network)
 
 
 def recorded(build: Callable[P, N]) -> Callable[P, N]:

@@ -14,6 +14,8 @@ Differs from the official code: up-sampling is bilinear as in the paper (officia
 back through mirrored borders, too (official: `padding="official"` discards it). Official names: lateral `neth`, top_down `netv`.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -78,7 +80,8 @@ def doubled_conv(x: Tensor, conv: nn.Conv2d, mode: str) -> Tensor:
     taps = torch.tensor(TAPS[mode], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
     weight = torch.einsum("ocij,aip,bjq->oabcpq", conv.weight.to(taps), taps, taps).flatten(0, 2)  # (4 O, C, 3, 3)
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    y = F.conv2d(padded, weight.to(x), conv.bias.to(x).repeat_interleave(4))
+    bias = None if conv.bias is None else conv.bias.to(x).repeat_interleave(4)
+    y = F.conv2d(padded, weight.to(x), bias)
     return F.pixel_shuffle(y, 2)
 
 
@@ -101,7 +104,7 @@ class NaiveRefinementModule(nn.Module):
     def __init__(self, *, features: int, channels: int, out: int, upsample: str = "bilinear", padding: str = "symmetric"):
         super().__init__()
         self.upsample = upsample
-        self.reduce = nn.Sequential(*_reduce(features, channels, padding))
+        self.reduce: Any = nn.Sequential(*_reduce(features, channels, padding))
         self.top_down = nn.Sequential(conv3x3(channels, channels, padding), nn.ReLU())
         self.join = conv3x3(2 * channels, out, padding)
 
@@ -146,7 +149,8 @@ class RefinementModule(nn.Module):
         if paths == "skip" and channels != out:
             raise InputError(f"paths 'skip' adds to a mask of {channels} channels, not {out}; it needs schedule='constant'")
         self.upsample = upsample
-        self.lateral = self.top_down = None
+        self.lateral: Any = None
+        self.top_down: Any = None
         if paths != "deconvolution":
             self.lateral = nn.Sequential(*_reduce(features, channels, padding), conv3x3(channels, out, padding))
         if paths != "skip":

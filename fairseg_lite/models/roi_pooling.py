@@ -15,6 +15,7 @@ Shapes: B batch, C channels, h x w cells of a feature map of stride 1/s, N RoIs,
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -155,7 +156,7 @@ class Mix(nn.Module):
         self.conv = nn.Conv2d(sum(channels), out, 1)
         self.normalise, self.scale = normalise, scale
         if not normalise and out == channels[-1]:
-            nn.init.zeros_(self.conv.bias)
+            nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]  # it has one
             nn.init.zeros_(self.conv.weight)
             nn.init.eye_(self.conv.weight[:, :out, 0, 0])
 
@@ -206,7 +207,8 @@ class Region(nn.Module):
 
     def __init__(self, factor: float, levels: Sequence[int], mix: nn.Module | None, tower: nn.Module):
         super().__init__()
-        self.factor, self.levels, self.mix, self.tower = factor, tuple(levels), mix, tower
+        self.factor, self.levels, self.mix = factor, tuple(levels), mix
+        self.tower: Any = tower
 
     def forward(self, pooled: Sequence[Tensor]) -> Tensor:
         """(N, C_i, P, P) of each of its levels -> (N, width)."""

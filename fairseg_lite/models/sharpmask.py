@@ -14,6 +14,7 @@ the coarse mask instead of random weights (`SharpMask._begin_coarse`); and see m
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ from fairseg_lite.models.deepmask import (
     deepmask_tiny,
     deepmask_vgg_a,
 )
-from fairseg_lite.models.network import Network, Record, Timer, recorded
+from fairseg_lite.models.network import Network, Record, Timer, Trunk, recorded
 from fairseg_lite.models.refinement import RefinementModule, conv3x3, doubled_conv
 from fairseg_lite.models.trunks import STRIDE
 
@@ -84,11 +85,11 @@ class SharpMask(Network):
         self.grid, self.scales = deepmask.grid, deepmask.scales
         widths = [k >> (i if schedule == "halving" else 0) for i in range(5)]
         self.first = nn.Linear(deepmask.embed.out_channels, k * self.grid**2)
-        self.refinements = nn.ModuleList(
+        self.refinements: Any = nn.ModuleList(
             RefinementModule(features=c, channels=n, out=out, upsample=upsample, padding=padding, paths=paths)
             for c, n, out in zip(reversed(deepmask.trunk.channels), widths, widths[1:], strict=False)
         )
-        self.last = conv3x3(widths[-1], 1, padding)
+        self.last: Any = conv3x3(widths[-1], 1, padding)
         # floats that a window fills: its lateral features, and six maps of the largest step (in, padded, out, copies)
         cells = [self.grid**2 << 2 * i for i in range(4)]
         maps = [4 * n * c for n, c in zip(widths[1:4], cells, strict=False)]
@@ -123,7 +124,7 @@ class SharpMask(Network):
             self.last.weight[0, i, 1, 1] += sign
 
     @property
-    def trunk(self) -> nn.Module:
+    def trunk(self) -> Trunk:
         return self.deepmask.trunk
 
     def freeze(self, frozen: bool = True) -> "SharpMask":

@@ -12,6 +12,7 @@ Shapes: B batch, C channels, H W image.
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any, cast
 
 import torch  # noqa: F401  (the examples use it)
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ class SymmetricConv2d(nn.Conv2d):
     """
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        top, left = self.padding
+        top, left = cast(tuple[int, int], self.padding)
         x = symmetric_pad(x, left, left, top, top)
         return F.conv2d(x, weight, bias, self.stride, 0, self.dilation, self.groups)
 
@@ -87,16 +88,16 @@ class Bottleneck(nn.Module):
         self.conv1, self.bn1 = _conv(cin, inner, 1, s1, padding), norm(inner)
         self.conv2, self.bn2 = _conv(inner, inner, 3, s3, padding), norm(inner)
         self.conv3, self.bn3 = _conv(inner, cout, 1, 1, padding), norm(cout)
-        self.downsample = _shortcut(cin, cout, stride, norm)
+        self.downsample: Any = _shortcut(cin, cout, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(_normed(self.conv1, self.bn1, x))
         y = F.relu(_normed(self.conv2, self.bn2, y))
         y = _normed(self.conv3, self.bn3, y)
-        return F.relu(y + (x if self.downsample is None else _normed(*self.downsample, x)))
+        return F.relu(y + (x if self.downsample is None else _normed(self.downsample[0], self.downsample[1], x)))
 
 
-def _shortcut(cin: int, cout: int, stride: int, norm: Callable) -> nn.Module | None:
+def _shortcut(cin: int, cout: int, stride: int, norm: Callable) -> nn.Sequential | None:
     if stride == 1 and cin == cout:
         return None
     return nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), norm(cout))
@@ -153,7 +154,7 @@ class ResNetTrunk(Trunk):
     def __init__(
         self,
         *,
-        depths: tuple[int, int, int] = (3, 4, 6),
+        depths: Sequence[int] = (3, 4, 6),
         inner: tuple[int, int, int] = (64, 128, 256),
         out: tuple[int, int, int] = (256, 512, 1024),
         block: str = "bottleneck",
@@ -171,10 +172,9 @@ class ResNetTrunk(Trunk):
         self.conv1, self.bn1 = _conv(3, stem[1], stem[0], 2, padding), _choose("norm", norm, NORMS)(stem[1], eps=eps)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool else nn.Identity()
         channels, strides = (stem[1], *out), (1 if stem_pool else 2, 2, last)
-        for i, depth in enumerate(depths):
-            sizes = (channels[i], inner[i], out[i], strides[i])
-            layer = residual_layer(*sizes, depth, block=block, norm=norm, eps=eps, padding=padding, stride_in_1x1=stride_in_1x1)
-            setattr(self, f"layer{i + 1}", layer)
+        options: dict[str, Any] = {"norm": norm, "eps": eps, "padding": padding, "stride_in_1x1": stride_in_1x1}
+        sizes = zip(channels, inner, out, strides, depths, strict=False)
+        self.layer1, self.layer2, self.layer3 = (residual_layer(*size, block=block, **options) for size in sizes)
         self.channels, self.out_channels, self.stride = channels, out[-1], 2**poolings
         self.level_channels, self.level_strides = tuple(out), (4, 8, self.stride)
         self.begin()
@@ -186,7 +186,7 @@ class ResNetTrunk(Trunk):
         return self.maxpool(self.stem(x))
 
     @property
-    def stages(self) -> list[Callable[[Tensor], Tensor]]:
+    def stages(self) -> Sequence[Callable[[Tensor], Tensor]]:
         """The trunk as a list of functions to call in turn: stem with pool, layer1, layer2, layer3."""
         return [self.pooled_stem, self.layer1, self.layer2, self.layer3]
 
@@ -210,8 +210,8 @@ class ResNetTrunk(Trunk):
 def tiny_trunk(*, depths: Sequence[int] = (1, 2, 2), norm: str = "batch", poolings: int = 4) -> ResNetTrunk:
     """The trunk of the lessons' networks: three stages of basic blocks with 32, 64 and 128 channels. Options: `ResNetTrunk`'s."""
     widths = (32, 64, 128)
-    options = {"block": "basic", "stem": (3, 16), "stem_pool": False, "norm": norm, "poolings": poolings}
-    return ResNetTrunk(depths=tuple(depths), inner=widths, out=widths, **options)
+    options: dict[str, Any] = {"block": "basic", "stem": (3, 16), "stem_pool": False, "norm": norm, "poolings": poolings}
+    return ResNetTrunk(depths=depths, inner=widths, out=widths, **options)
 
 
 class VGGTrunk(Trunk):
@@ -250,7 +250,7 @@ class VGGTrunk(Trunk):
         self.begin()
 
     @property
-    def parts(self) -> list[nn.Module]:
+    def parts(self) -> list[nn.Sequential]:
         return self.stages
 
     @property
@@ -278,6 +278,6 @@ class VGGTrunk(Trunk):
         return [conv3, conv4, e(d[-1](conv4))]
 
 
-def _choose(what: str, name: str, options: Mapping):
+def _choose(what: str, name: object, options: Mapping) -> Any:
     check_choice(what, name, options)
     return options[name]

@@ -9,6 +9,7 @@ Every step takes a few pictures and some dozens of RoIs of each (`data/rois.py`)
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -160,8 +161,11 @@ def train_multipathnet(
     """
     if not dataset.categories:
         raise InputError("the data set has no category; MultiPathNet needs at least one to name")
-    categories = {"categories": tuple(dataset.categories), "category_ids": tuple(int(k) for k in dataset.category_ids)}
-    model = begun(recipe, out, resume, **categories)
+    categories: dict[str, Any] = {
+        "categories": tuple(dataset.categories),
+        "category_ids": tuple(int(k) for k in dataset.category_ids),
+    }
+    model: MultiPathNet | None = begun(recipe, out, resume, **categories)
     going_on = model is not None
     model = model or build_multipathnet(recipe, len(dataset.categories), trunk_from=trunk_from, trunk_weights=trunk_weights)
     scenes = cached(dataset, recipe.cache * 2**20)

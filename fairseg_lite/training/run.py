@@ -89,8 +89,8 @@ class Run:
             state.setdefault(int(i), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         rows = _rows(log, header["step"])
-        with whole(log) as part:  # steps after the checkpoint will be done again
-            part.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        with whole(log) as file:  # steps after the checkpoint will be done again
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
         return rows, header["step"]
 
 

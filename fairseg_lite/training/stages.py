@@ -148,8 +148,9 @@ def trained(
         pixels=model.record.pixels,
         **{name: getattr(recipe, name) for name in names},
     )
-    said = {"data": described(dataset), "padding": recipe.padding, "recipe": asdict(recipe), "about": about or {}}
-    model.record = replace(model.record, **said)
+    model.record = replace(
+        model.record, data=described(dataset), padding=recipe.padding, recipe=asdict(recipe), about=about or {}
+    )
     return finished(model.to(device), samples, loss_of(recipe), recipe, out=out, resume=resume, progress=progress)
 
 
@@ -165,7 +166,7 @@ def finished(model: Network, samples: Any, step_loss: Callable, recipe: Recipe |
     return history
 
 
-def begun(recipe: Recipe | MultiPathRecipe, out: str | Path | None, resume: bool, **record: tuple) -> Network | None:
+def begun(recipe: Recipe | MultiPathRecipe, out: str | Path | None, resume: bool, **record: tuple) -> Any:
     """The network that a run in a folder began with, before its weights are loaded; None where no run is to go on.
 
     Args:
@@ -173,15 +174,15 @@ def begun(recipe: Recipe | MultiPathRecipe, out: str | Path | None, resume: bool
     Raises:
         InputError: it began with something else, or with another of the numbers that are `SETTLED` then.
     """
-    state = None if out is None else Path(out) / "state.safetensors"
-    if not resume or state is None or not state.exists():
+    if not resume or out is None or not (Path(out) / "state.safetensors").exists():
         return None
-    header = load_tensors(state)[1]
+    header = load_tensors(Path(out) / "state.safetensors")[1]
     before = {**header, **_flat(header.get("recipe", {}))}
     now = _flat(json.loads(json.dumps({**asdict(recipe), **record})))  # tuples become lists, as they come back
     for name in (*SETTLED, *record):
         if name in before and before[name] != now.get(name):
-            a, b = before[name], now.get(name)
+            a: Any = before[name]
+            b: Any = now.get(name)
             if name in record:
                 a, b = next((x, y) for x, y in zip_longest(a, b) if x != y)
             raise InputError(
