@@ -111,8 +111,7 @@ def read_coco(images: Path, annotations: Path) -> Content:
     content = _load(annotations)
     ids, names = _categories(content["categories"], annotations)
     faults: list[Fault] = []
-    listed: set[int] = set()
-    pictures: dict[int, Picture] = {}
+    listed, pictures = set(), {}  # type: ignore[var-annotated]
     for number, entry in enumerate(content["images"]):
         try:
             picture = _picture(entry, number, images, annotations.parent, listed)
@@ -120,8 +119,7 @@ def read_coco(images: Path, annotations: Path) -> Content:
         except _Bad as bad:
             file = entry.get("file_name") if isinstance(entry, dict) else None
             faults.append(Fault(bad.kind, str(file or annotations.name), None, str(bad)))
-    labels, measured = {c: k for k, c in enumerate(ids)}, 0
-    seen: set[int] = set()
+    labels, seen, measured = {c: k for k, c in enumerate(ids)}, set(), 0  # type: ignore[var-annotated]
     for number, entry in enumerate(content["annotations"]):
         try:
             key = _annotation_key(entry, number, seen, listed)
@@ -174,9 +172,7 @@ def _picture(entry: dict, number: int, images: Path, beside: Path, listed: set) 
     size: Any = (entry.get("height"), entry.get("width"))
     if size != (None, None) and not all(type(s) is int and s > 0 for s in size):
         raise _Bad("bad picture entry", f"height {size[0]!r} and width {size[1]!r} are not whole numbers above 0")
-    path = images / name
-    if not path.is_file() and (beside / name).is_file():
-        path = beside / name
+    path = next((p for p in (images / name, beside / name) if p.is_file()), images / name)
     if not path.is_file():
         raise _Bad("picture missing", f"there is no file {str(path)!r}")
     try:

@@ -59,8 +59,7 @@ class MultiPathNet(Network):
         skip: conv3 and conv4 are seen too.
         sees: "text" or "figure", see above.
         box_tower: "own" or "joined", see above.
-        pooled: P.
-        pooling: "v1", "v2" or "align" (models/roi_pooling.py).
+        pooled, pooling: P, and "v1", "v2" or "align" (models/roi_pooling.py).
         mixed: channels after the 1x1 convolution of a region; default conv5's. Without skip a number makes
             one all the same, and nothing is normalised.
         normalise, skip_scale: of `Mix`.
@@ -101,8 +100,7 @@ class MultiPathNet(Network):
         frozen: int = 0,
     ):
         super().__init__()
-        if num_classes < 1:
-            raise InputError(f"num_classes is {num_classes}; at least one category is needed, the background not counted")
+        check_range("num_classes", num_classes, 1, None)
         check_choice("sees", sees, ("text", "figure"))
         check_choice("box_tower", box_tower, ("own", "joined"))
         check_choice("pooling", pooling, METHODS)
@@ -196,16 +194,9 @@ def probabilities(output: MultiPathOutput) -> Tensor:
 
 @recorded
 def multipathnet_tiny(
-    *,
-    num_classes: int,
-    width: int = 192,
-    mixed: int = 64,
-    pooled: int = 6,
-    dropout: float = 0.0,
-    norm: str = "frozen",
-    trunk_from: DeepMask | None = None,
-    **options: Any,
-) -> MultiPathNet:
+    *, num_classes: int, width: int = 192, mixed: int = 64, pooled: int = 6, dropout: float = 0.0, norm: str = "frozen",
+    trunk_from: DeepMask | None = None, **options: Any,
+) -> MultiPathNet:  # fmt: skip
     """MultiPathNet for a laptop: the tiny DeepMask's trunk, towers of width 192, pooled by "align".
 
     Args:

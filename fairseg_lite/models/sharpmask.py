@@ -176,15 +176,12 @@ class SharpMask(Network):
 
     def joined(self, dense: DenseFeatures, laterals: list[Tensor]) -> DenseFeatures:
         """Add lateral features, filled up with zeros where an odd picture left them short of the last window (official)."""
-        _, h, w = dense.scores.shape
-        full = [((h + self.grid - 1) << i, (w + self.grid - 1) << i) for i in range(len(laterals))]
-        short = [(bottom - x.shape[2], right - x.shape[3]) for x, (bottom, right) in zip(laterals, full, strict=True)]
-        return dense._replace(
-            laterals=tuple(
-                F.pad(x, (0, right, 0, bottom)) if (bottom, right) != (0, 0) else x
-                for x, (bottom, right) in zip(laterals, short, strict=True)
-            )
-        )
+        rows, columns = (n + self.grid - 1 for n in dense.scores.shape[1:])
+        full = []
+        for i, x in enumerate(laterals):
+            short = (rows << i) - x.shape[2], (columns << i) - x.shape[3]
+            full.append(F.pad(x, (0, short[1], 0, short[0])) if short != (0, 0) else x)
+        return dense._replace(laterals=tuple(full))
 
     def masks_at(self, dense: DenseFeatures, batch: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         """Sharp masks of chosen windows only, so many at a time that their feature maps fill at most REFINE_BYTES.
