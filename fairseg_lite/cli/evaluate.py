@@ -94,7 +94,7 @@ def _evaluate(a: argparse.Namespace) -> None:
     from fairseg_lite.data.coco import to_coco
     from fairseg_lite.evaluation.recall import average_recall
     from fairseg_lite.inference.propose import prepare, propose
-    from fairseg_lite.plots.evidence import edges_of, extremes
+    from fairseg_lite.plots.pictures import edges_of, extremes
 
     options = arguments(a.set, propose, besides=("top_k", "refine", "dtype", "timer"))
     model, (data, total) = proposer(a.model, device), _judged(a)

@@ -1,32 +1,22 @@
 """Floor 4: every figure of the lessons and of the command line. Functions take arrays and return a matplotlib Figure."""
+# ruff: noqa: I001 (names in rows, not one a line)
 
 from fairseg_lite.plots.charts import (
-    ablation,
-    bars,
-    boundary_curve,
-    curves,
-    histogram,
-    precision_curve,
-    stages,
-    tradeoff,
-)
-from fairseg_lite.plots.diagrams import cells, confusion_table, flow, overlap_table, pipeline_map, zones
-from fairseg_lite.plots.pictures import (
-    apart,
+    BLACK, BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, ablation, bars, boundary_curve, curves, histogram,
+    precision_curve, stages, style, tradeoff,
+)  # fmt: skip
+from fairseg_lite.plots.diagrams import (
     box_close_ups,
-    close_ups,
+    cells,
+    confusion_table,
+    flow,
     frames,
-    grid,
-    hits,
-    named,
-    patch_hits,
-    patches,
-    scene,
-    tinted,
-    to_pixels,
+    overlap_table,
+    pipeline_map,
     windows,
+    zones,
 )
-from fairseg_lite.plots.style import BLACK, BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, style
+from fairseg_lite.plots.pictures import apart, close_ups, grid, hits, named, patch_hits, patches, scene, tinted, to_pixels
 
 __all__ = [
     "BLACK", "BLUE", "CYCLE", "GREEN", "ORANGE", "PURPLE", "SKY", "VERMILLION", "YELLOW", "ablation", "apart", "bars",

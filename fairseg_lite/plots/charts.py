@@ -1,6 +1,10 @@
-"""Curves and bars: what was measured, what it costs, where the time goes."""
+"""Colours and settings of every figure; curves and bars: what was measured, what it costs, where the time goes.
 
-from collections.abc import Mapping, Sequence
+Colours are Okabe and Ito's, told apart by every kind of colour vision: green for positives and hits, vermillion for negatives and
+misses, blue for predictions.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,13 +12,50 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from fairseg_lite.errors import InputError
-from fairseg_lite.plots.style import BLACK, BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, finish, rgb
 
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, YELLOW, BLACK)
 MARKERS = "osD^vPX*"
 STAGES = {  # of `propose`, in their order
     "pyramid": BLACK, "trunk": BLUE, "512-d layer": GREEN, "score head": YELLOW, "lateral": ORANGE, "top k": PURPLE,
     "masks": VERMILLION, "paste": SKY,
 }  # fmt: skip
+
+
+def style() -> None:
+    """Large, labelled, small on disk: called once by a lesson's set-up."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 90, "savefig.dpi": 90, "font.size": 12, "axes.titlesize": 12, "axes.labelsize": 12,
+            "axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": plt.cycler(color=CYCLE),
+            "lines.linewidth": 2.2, "legend.frameon": False, "image.interpolation": "nearest",
+        }
+    )  # fmt: skip
+    try:  # in a notebook: pictures as JPEG, several times smaller than PNG
+        from IPython import get_ipython
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        if get_ipython() is not None:
+            set_matplotlib_formats("jpeg", pil_kwargs={"quality": 76, "optimize": True, "progressive": True})
+    except ImportError:
+        pass
+
+
+def finish(figure: Figure, axis: plt.Axes | None = None, lines: Collection = ()) -> Figure:
+    """Close a figure and return it; the axis of a chart gets a grid and, of several lines, a legend."""
+    if axis is not None:
+        axis.grid(alpha=0.3)
+        if len(lines) > 1:
+            axis.legend()
+    plt.close(figure)  # a notebook shows what a cell returns; without this it would show it twice
+    return figure
+
+
+def rgb(colour: str) -> np.ndarray:
+    """ "#RRGGBB" as (3,) float32 of 0 to 255."""
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
 
 
 def curves(
@@ -28,15 +69,8 @@ def curves(
         if spread:
             low, high = np.asarray(ys) - spread[0], np.asarray(ys) + spread[0]
             axis.fill_between(xs, low, high, color=line.get_color(), alpha=0.2)
-    axis.set(xlabel=x, ylabel=y, title=title)
-    if logx:
-        axis.set_xscale("log")
-    if ymin is not None:
-        axis.set_ylim(bottom=ymin)
-    axis.grid(alpha=0.3)
-    if len(lines) > 1:
-        axis.legend()
-    return finish(figure)
+    axis.set(xlabel=x, ylabel=y, title=title, xscale="log" if logx else "linear", ylim=(ymin, None))
+    return finish(figure, axis, lines)
 
 
 def bars(groups: Mapping[str, Mapping[str, float]], *, y: str, title: str = "", size: tuple[float, float] = (8, 4)) -> Figure:
@@ -87,7 +121,7 @@ def boundary_curve(lines: Mapping[str, Mapping[float, float] | Sequence[Mapping[
     axis.set_xticks(ticks, [f"{d:g}" for d in ticks], minor=False)
     axis.set_xticks([], minor=True)
     axis.set(xlabel="width of the band around the true boundary, px on either side", ylabel="IoU within the band")
-    return finish(figure)
+    return figure
 
 
 def precision_curve(
@@ -96,10 +130,8 @@ def precision_curve(
     """AP against the IoU from which on a detection counts as right, as the paper's figure 2: one line for each network.
 
     Args:
-        lines: by name {IoU threshold: AP} (`PrecisionReport.by_threshold`), or one for each run, as for `boundary_curve`.
+        lines: by name {IoU threshold: AP} (`PrecisionReport.by_threshold`), or one for each run; InputErrors as `boundary_curve`.
         size: of the figure, inches.
-    Raises:
-        InputError: as `boundary_curve`.
     Example:
         >>> figure = precision_curve({"one": {0.5: 0.6, 0.75: 0.4}, "three": [{0.5: 0.5, 0.75: 0.2}, {0.5: 0.7, 0.75: 0.4}]})
         >>> [line.get_ydata().round(2).tolist() for line in figure.axes[0].lines]
@@ -109,7 +141,7 @@ def precision_curve(
     """
     figure, axis, _ = _runs(lines, size)
     axis.set(xlabel="IoU from which on a detection is right", ylabel="AP", ylim=(0, None))
-    return finish(figure)
+    return figure
 
 
 def _runs(lines: Mapping, size: tuple[float, float]) -> tuple[Figure, plt.Axes, list[float]]:
@@ -126,19 +158,13 @@ def _runs(lines: Mapping, size: tuple[float, float]) -> tuple[Figure, plt.Axes, 
         axis.plot(at, values.mean(0), color=colour, marker=MARKERS[i % 8], markersize=6, label=name)
         if len(several) > 1:
             axis.fill_between(at, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
-    axis.grid(alpha=0.3)
-    if len(runs) > 1:
-        axis.legend()
-    return figure, axis, sorted({x for several in runs.values() for x in several[0]})
+    return finish(figure, axis, runs), axis, sorted({x for several in runs.values() for x in several[0]})
 
 
 def ablation(rows: Mapping[str, Sequence[float]]) -> Figure:
     """Each run of each variant as a dot, their mean as a bar; the first variant's mean goes on as a dashed line.
 
-    Args:
-        rows: by name the box AP of each run, %.
-    Raises:
-        InputError: no row, or one without a run.
+    Args: rows, by name the box AP of each run, %. Raises: InputError, no row, or one without a run.
     Example:
         >>> figure = ablation({"without": [40.0, 41.0], "with": [43.0, 42.0]})
         >>> float(figure.axes[0].lines[0].get_ydata()[0])  # the first variant's mean
@@ -167,8 +193,7 @@ def stages(seconds: Mapping[str, Mapping[str, float]]) -> Figure:
     Args:
         seconds: by run {stage: seconds} (`bench.Stopwatch.seconds`), drawn in milliseconds. The stages of `propose` have
             the same colours in every figure.
-    Raises:
-        InputError: nothing to draw.
+    Raises: InputError, nothing to draw.
     Example:
         >>> figure = stages({"coarse": {"trunk": 0.03}, "sharp": {"trunk": 0.03, "masks": 0.06}})
         >>> [round(bar.get_width()) for bar in figure.axes[0].patches]
@@ -188,9 +213,8 @@ def stages(seconds: Mapping[str, Mapping[str, float]]) -> Figure:
             axis.barh(row, 1e3 * value, left=1e3 * left, height=0.7, color=colours[stage], edgecolor="white")
             if value > 0.05 * longest:
                 shade = "white" if rgb(colours[stage]).mean() < 110 else "black"
-                axis.text(
-                    1e3 * (left + value / 2), row, f"{value / total:.0%}", ha="center", va="center", fontsize=10, color=shade
-                )
+                place = {"ha": "center", "va": "center", "fontsize": 10, "color": shade}
+                axis.text(1e3 * (left + value / 2), row, f"{value / total:.0%}", **place)
             left += value
     axis.set_yticks(range(len(seconds)), list(seconds))
     axis.invert_yaxis()
@@ -206,10 +230,8 @@ def tradeoff(lines: Mapping[str, Sequence[tuple]], *, x: str, y: str, joined: bo
 
     Args:
         lines: by name the points (cost, gain, label) or (cost, gain, label, lowest, highest), the range of several runs.
-        x, y: labels.
-        joined: draw a line through the points of a name.
-    Raises:
-        InputError: nothing to draw.
+        x, y, joined: labels; and whether a line goes through the points of a name.
+    Raises: InputError, nothing to draw.
     Example:
         >>> figure = tradeoff({"DeepMask": [(0.1, 0.4, "10"), (0.2, 0.5, "100")]}, x="seconds", y="AR")
         >>> [text.get_text() for text in figure.axes[0].texts]
@@ -226,13 +248,8 @@ def tradeoff(lines: Mapping[str, Sequence[tuple]], *, x: str, y: str, joined: bo
         for cost, gain, label, *ends in points:
             if ends:
                 axis.vlines(cost, *ends, color=colour, linewidth=1.5)
-            below = i % 2 == 0 and joined  # of two lines the labels stay apart
-            axis.annotate(
-                label, (cost, gain), xytext=(5, -13 if below else 7), textcoords="offset points", fontsize=9, color=colour
-            )
+            at = (5, -13 if i % 2 == 0 and joined else 7)  # of two lines the labels stay apart
+            axis.annotate(label, (cost, gain), xytext=at, textcoords="offset points", fontsize=9, color=colour)
     axis.set(xlabel=x, ylabel=y)
     axis.margins(0.12)
-    axis.grid(alpha=0.3)
-    if len(lines) > 1:
-        axis.legend()
-    return finish(figure)
+    return finish(figure, axis, lines)

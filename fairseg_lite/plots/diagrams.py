@@ -1,4 +1,4 @@
-"""Tables of numbers, maps, blocks: what is no curve."""
+"""Tables of numbers, maps, blocks, boxes: what is no curve."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,28 +7,22 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from fairseg_lite.errors import InputError
-from fairseg_lite.plots.style import BLACK, GREEN, ORANGE, PURPLE, SKY, VERMILLION, finish, rgb
+from fairseg_lite.errors import InputError, check_choice
+from fairseg_lite.plots.charts import BLACK, CYCLE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, finish, rgb
+from fairseg_lite.plots.pictures import grid
 
 STOPS = ("picture", "trunk", "DeepMask", "SharpMask", "MultiPathNet", "named masks")
 
 
 def pipeline_map(lit: str) -> Figure:
-    """The course's map: the way of a picture, with today's stop lit.
-
-    Raises:
-        InputError: lit is not a stop.
-    """
-    if lit not in STOPS:
-        raise InputError(f"lit is {lit!r}; the stops are {', '.join(STOPS)}")
+    """The course's map: the way of a picture, with today's stop lit; InputError if that is not a stop."""
+    check_choice("lit", lit, STOPS)
     carried = ("pixels", "features", "coarse masks\n+ scores", "sharp masks", "names + boxes")
     figure, axis = plt.subplots(figsize=(11, 1.5))
     for i, stop in enumerate(STOPS):
         today = stop == lit
-        box = FancyBboxPatch(
-            (2 * i, 0), 1.3, 0.8, boxstyle="round,pad=0.08", fc=ORANGE if today else "#EEEEEE", ec=BLACK, lw=2 if today else 1
-        )
-        axis.add_patch(box)
+        look = {"fc": ORANGE if today else "#EEEEEE", "ec": BLACK, "lw": 2 if today else 1}
+        axis.add_patch(FancyBboxPatch((2 * i, 0), 1.3, 0.8, boxstyle="round,pad=0.08", **look))
         axis.text(2 * i + 0.65, 0.4, stop, ha="center", va="center", fontsize=10, weight="bold" if today else "normal")
         if i + 1 < len(STOPS):
             axis.annotate("", (2 * i + 1.9, 0.4), (2 * i + 1.4, 0.4), arrowprops={"arrowstyle": "-|>", "color": BLACK})
@@ -43,10 +37,8 @@ def confusion_table(table: np.ndarray, names: Sequence[str], *, title: str = "")
 
     Args:
         table: (K + 1, K + 1) counts, the last row background, the last column missed (`evaluation.errors.confusion_matrix`).
-        names: K categories.
-        title: above.
-    Raises:
-        InputError: another shape.
+        names: K categories; title: above.
+    Raises: InputError, another shape.
     Example:
         >>> figure = confusion_table(np.array([[8, 1, 1], [0, 5, 2], [3, 0, 0]]), ["cat", "dog"])
         >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -70,8 +62,7 @@ def overlap_table(iou: np.ndarray, finders: Sequence[int] = (), *, title: str = 
 
     Args:
         iou: (K, N), each 0..1.
-        finders: row that finds each column, -1 for none; it gets a green frame.
-        title: above.
+        finders: row that finds each column, -1 for none; it gets a green frame. title: above.
     """
     count, objects = iou.shape
     figure, axis = _numbers(iou, iou, (1.6 + 0.8 * objects, 1.0 + 0.34 * count), ".2f", 0)
@@ -121,8 +112,7 @@ def flow(chain: Sequence[tuple[str, int, int]], heads: Sequence[Sequence[tuple[s
     Args:
         chain: (name, channels, side in cells) of each block: taller for a larger side, wider for more channels
             (logarithms of both). Side 0 is a vector.
-        heads: chains of the same kind.
-        title: above all.
+        heads: chains of the same kind; title: above all.
     """
     figure, axis = plt.subplots(figsize=(11.5, 3.6))
 
@@ -162,19 +152,89 @@ def cells(image: np.ndarray, heats: Mapping[str, np.ndarray], *, border: int = 0
     pale = (image * 0.5 + 120).astype(np.uint8)
     pale[edge : h - edge, edge : w - edge] = image[edge : h - edge, edge : w - edge]
     axes[0, 0].imshow(pale, extent=(0, w, h, 0))
-    axes[0, 0].set_title(
-        f"{h // stride} x {w // stride} cells, {h // stride - 2 * border} x {w // stride - 2 * border} of the patch"
-    )
+    rows, columns = h // stride, w // stride
+    axes[0, 0].set_title(f"{rows} x {columns} cells, {rows - 2 * border} x {columns - 2 * border} of the patch")
     for axis, (title, heat) in zip(axes[0, 1:], heats.items(), strict=True):
         axis.imshow(np.sqrt(heat / heat.max()), extent=(0, heat.shape[1], heat.shape[0], 0), cmap="viridis")
         seen_y, seen_x = np.flatnonzero(heat.any(1)), np.flatnonzero(heat.any(0))
         corner = (seen_x[[0, -1]].mean() + 0.5 - w / 2, seen_y[[0, -1]].mean() + 0.5 - h / 2)
         axis.add_patch(Rectangle(corner, w, h, fill=False, ec="white", lw=2, ls="--"))
         axis.set_title(title)
-    row, column = h // stride // 2 * stride, w // stride // 2 * stride
-    axes[0, 0].add_patch(Rectangle((column, row), stride, stride, fc=ORANGE, ec=BLACK, lw=3))
+    axes[0, 0].add_patch(Rectangle((columns // 2 * stride, rows // 2 * stride), stride, stride, fc=ORANGE, ec=BLACK, lw=3))
     for at in range(0, max(h, w) + 1, stride):
         axes[0, 0].axhline(at, color="white", lw=1), axes[0, 0].axvline(at, color="white", lw=1)
-    for axis in axes.flat:
-        axis.set_xticks([]), axis.set_yticks([])
+    plt.setp(axes.flat, xticks=[], yticks=[])
     return finish(figure)
+
+
+def windows(image: np.ndarray, squares: Sequence, spec, *, side: float = 5, title: str = "") -> Figure:
+    """Patches drawn in their picture: the patch solid, the place of a canonical object dashed, the centre a cross.
+
+    Args:
+        image: (H, W, 3) uint8.
+        squares: `data.patches.Window`s; they may reach outside the picture.
+        spec: `data.patches.PatchSpec`, for the sides of patch and object.
+        side, title: inches of the figure, and what stands above the picture.
+    """
+    h, w = image.shape[:2]
+    figure, axis = plt.subplots(figsize=(side, side), layout="constrained")
+    axis.imshow(image, extent=(0, w, h, 0))
+    corners = [np.array([[0, 0], [w, h]])]
+    for i, s in enumerate(squares):
+        colour = CYCLE[i % len(CYCLE)]
+        for length, line, wide in ((spec.patch_size, "-", 2.5), (spec.object_size, "--", 1.6)):
+            corners.append(np.array([s.x, s.y]) + np.array([[-0.5], [0.5]]) * length / s.scale)
+            _frame(axis, corners[-1].ravel(), colour, wide, line)
+        axis.plot(s.x, s.y, "+", color=colour, markersize=11, markeredgewidth=2.5)
+    (left, top), (right, bottom) = np.min(corners, (0, 1)) - 3, np.max(corners, (0, 1)) + 3
+    axis.set(xlim=(left, right), ylim=(bottom, top), xlabel="x, px", ylabel="y, px", title=title)
+    return finish(figure)
+
+
+def frames(image: np.ndarray, sets: Mapping[str, np.ndarray]) -> Figure:
+    """The same picture once for each set of boxes (N, 4) xyxy in pixels, by title; boxes may reach beyond the picture."""
+    figure, axes = plt.subplots(1, len(sets), figsize=(4.5 * len(sets), 4.5), squeeze=False, layout="constrained")
+    for axis, (title, boxes) in zip(axes[0], sets.items(), strict=True):
+        axis.imshow(image, extent=(0, image.shape[1], image.shape[0], 0))
+        for i, (x1, y1, x2, y2) in enumerate(boxes):
+            colour = CYCLE[i % len(CYCLE)]
+            axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=3))
+            axis.plot((x1 + x2) / 2, (y1 + y2) / 2, "+", color=colour, markersize=16, markeredgewidth=3)
+        axis.set(title=title, xticks=[], yticks=[])
+    return finish(figure)
+
+
+def box_close_ups(images: Sequence[np.ndarray], truths: np.ndarray, boxes: np.ndarray, titles: Sequence[str] = ()) -> Figure:
+    """Boxes cut out of their pictures, each (vermillion) with the true box of its object (green).
+
+    Args:
+        images: (H, W, 3) uint8 each.
+        truths, boxes: (N, 4) each, xyxy in pixels of the pictures.
+        titles: above each, as far as given.
+    Raises: InputError, not as many images as boxes and as truths.
+    Example:
+        >>> figure = box_close_ups([np.zeros((50, 60, 3), np.uint8)], np.array([[10, 10, 30, 40]]), np.array([[12, 14, 30, 40]]))
+        >>> [int(r.get_width()) for r in figure.axes[0].patches]  # each on a white one
+        [20, 20, 18, 18]
+
+    Lesson: 10.
+    """
+    if not len(images) == len(truths) == len(boxes):
+        raise InputError(f"{len(images)} pictures, {len(truths)} true boxes and {len(boxes)} others; wanted one of each")
+    figure = grid(images, titles, columns=6, side=2.2)
+    for axis, image, *pair in zip(figure.axes, images, truths, boxes, strict=False):
+        axis.images[0].set_extent((0, image.shape[1], image.shape[0], 0))
+        for box, colour in zip(pair, (GREEN, VERMILLION), strict=True):
+            _frame(axis, box, colour, 2.5)
+        low, high = np.minimum(*pair)[:2], np.maximum(*pair)[2:]
+        half = max(14, 0.7 * (high - low).max())
+        x, y = (min(max(at, half), max(n - half, half)) for at, n in zip((low + high) / 2, image.shape[1::-1], strict=True))
+        axis.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
+    return figure
+
+
+def _frame(axis: plt.Axes, box: Sequence[float], colour: str, wide: float, line: str = "-") -> None:
+    """A box (4,) xyxy on a wider white one, to be seen on any ground."""
+    x1, y1, x2, y2 = box
+    for under, shade in ((wide + 2, "white"), (wide, colour)):
+        axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=shade, lw=under, ls=line))

@@ -1,19 +1,26 @@
-"""Pictures with masks, boxes and windows drawn in."""
+"""Pictures with masks and boxes drawn in; what was found in them against the truth, near and far."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from fairseg_lite.data.patches import evaluation_patches, usable_rows
+from fairseg_lite.data.scenes import SceneDataset, Subset
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.masks import mask_to_box
+from fairseg_lite.evaluation.patches import patch_spec
+from fairseg_lite.geometry.masks import mask_to_box, rle_decode
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
-from fairseg_lite.plots.style import BLUE, CYCLE, GREEN, VERMILLION, finish, rgb
+from fairseg_lite.models.deepmask import DeepMask
+from fairseg_lite.models.sharpmask import SharpMask
+from fairseg_lite.plots.charts import BLUE, CYCLE, GREEN, VERMILLION, finish, rgb
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
@@ -29,21 +36,15 @@ def tinted(image: np.ndarray, masks: np.ndarray, colours: Sequence[str] = CYCLE,
     Args:
         image: (H, W, 3) uint8.
         masks: (N, H, W) bool; later masks lie on top.
-        colours: taken in turn.
-        alpha: 0 shows the picture, 1 the colour.
-    Returns:
-        (H, W, 3) uint8.
+        colours, alpha: taken in turn; 0 shows the picture, 1 the colour.
+    Returns: (H, W, 3) uint8.
     """
     out = image.astype(np.float32)
     for i, mask in enumerate(np.asarray(masks, bool)):
         colour = rgb(colours[i % len(colours)])
         out[mask] = (1 - alpha) * out[mask] + alpha * colour
-        inner = mask.copy()
-        inner[1:] &= mask[:-1]
-        inner[:-1] &= mask[1:]
-        inner[:, 1:] &= mask[:, :-1]
-        inner[:, :-1] &= mask[:, 1:]
-        out[mask & ~inner] = colour
+        near = np.pad(mask, 1, constant_values=True)  # the border of the picture is no outline
+        out[mask & ~(near[:-2, 1:-1] & near[2:, 1:-1] & near[1:-1, :-2] & near[1:-1, 2:])] = colour
     return out.round().astype(np.uint8)
 
 
@@ -74,12 +75,10 @@ def named(
     Args:
         image: (H, W, 3) uint8.
         boxes: (N, 4) xyxy in pixels, best first: the best lies on top.
-        names: N texts, such as "cat .93".
-        kinds: N numbers; equal ones get equal colours.
+        names, kinds: N texts, such as "cat .93"; N numbers, equal ones get equal colours.
         masks: (N, H, W) bool, or none.
         side: a picture whose longer side is shorter is enlarged by a whole number, so that names can be read; px.
-    Returns:
-        (sH, sW, 3) uint8, s the whole number.
+    Returns: (sH, sW, 3) uint8, s the whole number.
     Example:
         >>> named(np.zeros((200, 320, 3), np.uint8), np.array([[10, 20, 90, 80]]), ["cat .93"], [0]).shape
         (400, 640, 3)
@@ -113,13 +112,10 @@ def grid(
     """Pictures side by side; (H, W, 3) uint8, or (H, W) numbers drawn with a colour map.
 
     Args:
-        images: at least one.
-        titles: above each, as far as given.
-        columns: pictures in a row.
-        side: inches of a picture's width.
+        images, titles: at least one; above each, as far as given.
+        columns, side: pictures in a row; inches of a picture's width.
         frames: a colour around each, as far as given.
-        limits: of the colours, for pictures of numbers.
-        title: above all.
+        limits, title: of the colours, for pictures of numbers; above all.
     """
     if not len(images):
         raise InputError("no picture to show; give at least one")
@@ -129,19 +125,17 @@ def grid(
     height = side * sum(ratios) + rows * (0.35 if titles else 0.08) + (0.4 if title else 0)
     options = {"squeeze": False, "layout": "constrained", "height_ratios": ratios}
     figure, axes = plt.subplots(rows, columns, figsize=(columns * side, height), **options)
+    plt.setp(axes.flat, xticks=[], yticks=[])
+    low, high = limits or (None, None)
     for i, axis in enumerate(axes.flat):
-        axis.set_xticks([]), axis.set_yticks([])
-        for spine in axis.spines.values():
-            spine.set_visible(i < len(frames))
-            if i < len(frames):
-                spine.set(color=frames[i], linewidth=4)
-        if i >= len(images):
+        axis.spines[:].set_visible(i < len(frames))
+        if i < len(frames):
+            axis.spines[:].set(color=frames[i], linewidth=4)
+        if i < len(images):
+            axis.imshow(images[i], vmin=low, vmax=high)
+            axis.set_title(titles[i] if i < len(titles) else "", fontsize=11)
+        else:
             axis.axis("off")
-            continue
-        low, high = limits or (None, None)
-        axis.imshow(images[i], vmin=low, vmax=high)
-        if i < len(titles):
-            axis.set_title(titles[i], fontsize=11)
     if title:
         figure.suptitle(title)
     return finish(figure)
@@ -154,8 +148,7 @@ def scene(
     ratio = image.shape[0] / image.shape[1]
     figure, (left, right) = plt.subplots(1, 2, figsize=(2 * side, side * ratio), layout="constrained")
     left.imshow(image), right.imshow(tinted(image, masks))
-    for axis in (left, right):
-        axis.axis("off")
+    left.axis("off"), right.axis("off")
     for i, (x1, y1, x2, y2) in enumerate(boxes if boxes is not None else ()):
         colour = CYCLE[i % len(CYCLE)]
         right.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=2))
@@ -167,15 +160,12 @@ def scene(
 
 def patches(images: Tensor, masks: Tensor, labels: Tensor, *, context: int = 32, columns: int = 8, side: float = 1.5) -> Figure:
     """Training patches: green frames for positives with the mask tinted, vermillion for negatives; the context is dimmed."""
-    pictures, half = to_pixels(images), context // 2
-    size = pictures.shape[1] - context
-    shown = []
-    for picture, mask in zip(pictures, masks.cpu(), strict=True):
-        inside = picture[half : half + size, half : half + size]
-        up = torch.nn.functional.interpolate(mask[None, None].float(), (size, size), mode="bilinear")[0, 0] > 0.5
-        dim = (picture * 0.5 + 100).astype(np.uint8)
-        dim[half : half + size, half : half + size] = tinted(inside, up[None].numpy(), [GREEN])
-        shown.append(dim)
+    pictures, inside = to_pixels(images), to_pixels(_inside(images, context))
+    half, size = context // 2, inside.shape[1]
+    up = F.interpolate(masks.cpu()[:, None].float(), (size, size), mode="bilinear").numpy() > 0.5
+    shown = (pictures * 0.5 + 100).astype(np.uint8)
+    for dim, picture, mask in zip(shown, inside, up, strict=True):
+        dim[half : half + size, half : half + size] = tinted(picture, mask, [GREEN])
     return grid(shown, columns=columns, side=side, frames=[GREEN if y > 0 else VERMILLION for y in labels])
 
 
@@ -192,51 +182,16 @@ def patch_hits(
     images: Tensor, masks: Tensor, predicted: Tensor, *, context: int = 32, columns: int = 8, side: float = 1.6
 ) -> Figure:
     """Patches without their context, truth against prediction in the colours of `hits`; masks are (B, T, T) bool."""
-    pictures, half = to_pixels(images), context // 2
-    size = pictures.shape[1] - context
+    pictures = to_pixels(_inside(images, context))
     both = torch.stack([masks.cpu(), predicted.cpu()], 1).float()
-    both = torch.nn.functional.interpolate(both, (size, size), mode="nearest").bool().numpy()
-    shown = [hits(p[half : half + size, half : half + size], *pair) for p, pair in zip(pictures, both, strict=True)]
-    return grid(shown, columns=columns, side=side)
+    both = F.interpolate(both, pictures.shape[1:3], mode="nearest").bool().numpy()
+    return grid([hits(p, *pair) for p, pair in zip(pictures, both, strict=True)], columns=columns, side=side)
 
 
-def windows(image: np.ndarray, squares: Sequence, spec, *, side: float = 5, title: str = "") -> Figure:
-    """Patches drawn in their picture: the patch solid, the place of a canonical object dashed, the centre a cross.
-
-    Args:
-        image: (H, W, 3) uint8.
-        squares: `data.patches.Window`s; they may reach outside the picture.
-        spec: `data.patches.PatchSpec`, for the sides of patch and object.
-        side: inches of the figure.
-        title: above the picture.
-    """
-    h, w = image.shape[:2]
-    figure, axis = plt.subplots(figsize=(side, side), layout="constrained")
-    axis.imshow(image, extent=(0, w, h, 0))
-    reach = [0.0, 0.0, w, h]
-    for i, s in enumerate(squares):
-        colour = CYCLE[i % len(CYCLE)]
-        for length, line, wide in ((spec.patch_size, "-", 2.5), (spec.object_size, "--", 1.6)):
-            half = length / s.scale / 2
-            _frame(axis, (s.x - half, s.y - half, s.x + half, s.y + half), colour, wide, line)
-        axis.plot(s.x, s.y, "+", color=colour, markersize=11, markeredgewidth=2.5)
-        half = spec.patch_size / s.scale / 2
-        reach = [min(reach[0], s.x - half), min(reach[1], s.y - half), max(reach[2], s.x + half), max(reach[3], s.y + half)]
-    axis.set(xlim=(reach[0] - 3, reach[2] + 3), ylim=(reach[3] + 3, reach[1] - 3), xlabel="x, px", ylabel="y, px", title=title)
-    return finish(figure)
-
-
-def frames(image: np.ndarray, sets: Mapping[str, np.ndarray]) -> Figure:
-    """The same picture once for each set of boxes (N, 4) xyxy in pixels, by title; boxes may reach beyond the picture."""
-    figure, axes = plt.subplots(1, len(sets), figsize=(4.5 * len(sets), 4.5), squeeze=False, layout="constrained")
-    for axis, (title, boxes) in zip(axes[0], sets.items(), strict=True):
-        axis.imshow(image, extent=(0, image.shape[1], image.shape[0], 0))
-        for i, (x1, y1, x2, y2) in enumerate(boxes):
-            axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=CYCLE[i % len(CYCLE)], linewidth=3))
-            axis.plot((x1 + x2) / 2, (y1 + y2) / 2, "+", color=CYCLE[i % len(CYCLE)], markersize=16, markeredgewidth=3)
-        axis.set_title(title)
-        axis.set_xticks([]), axis.set_yticks([])
-    return finish(figure)
+def _inside(images: Tensor, context: int) -> Tensor:
+    """Patches (B, 3, H, W) without their context."""
+    half, size = context // 2, images.shape[-1] - context
+    return images[..., half : half + size, half : half + size]
 
 
 def close_ups(
@@ -248,8 +203,7 @@ def close_ups(
     Args:
         images: (H, W, 3) uint8 each.
         truths, found: (H, W) bool each; a truth has at least one pixel.
-        titles: above each, as far as given.
-        side: inches of a cut-out.
+        titles, side: above each, as far as given; inches of a cut-out.
     """
     above, below = [], []
     for image, truth, mask in zip(images, truths, found, strict=True):
@@ -262,39 +216,60 @@ def close_ups(
     return grid(above + below, titles, columns=len(above), side=side)
 
 
-def box_close_ups(images: Sequence[np.ndarray], truths: np.ndarray, boxes: np.ndarray, titles: Sequence[str] = ()) -> Figure:
-    """Boxes cut out of their pictures, each (vermillion) with the true box of its object (green).
+def extremes(data: SceneDataset, truth: dict, results: list[dict], count: int = 3) -> Figure:
+    """The pictures whose objects were found best, at the median and worst: the best of 100 proposals for each object."""
+    objects, found = {}, {}
+    for a in truth["annotations"]:
+        if not a["iscrowd"]:
+            objects.setdefault(a["image_id"], []).append(a["segmentation"])
+    for r in results:  # best first, picture by picture
+        if len(found.setdefault(r["image_id"], [])) < 100:
+            found[r["image_id"]].append(r["segmentation"])
+    ranked = []
+    for i, entry in enumerate(truth["images"]):
+        rles, proposals = objects.get(entry["id"], []), found.get(entry["id"], [])
+        if rles and proposals:
+            iou = coco_mask.iou(proposals, rles, [0] * len(rles))
+            ranked.append((iou.max(0).mean(), i, rles, [proposals[k] for k in iou.argmax(0)]))
+        elif rles:
+            ranked.append((0.0, i, rles, []))
+    ranked.sort(key=lambda row: -row[0])
+    count = max(min(count, len(ranked) // 3), 1)  # no picture twice, where there are three
+    middle = (len(ranked) - count) // 2
+    parts = {"best": ranked[:count], "median": ranked[middle : middle + count], "worst": ranked[-count:]}
+    pictures, titles = [], []
+    for word, value, i, *masks in ((word, *row) for word, rows in parts.items() for row in rows):
+        image = data[i].image
+        pictures.append(hits(image, *(np.any([np.zeros(image.shape[:2], bool), *map(rle_decode, m)], axis=0) for m in masks)))
+        titles.append(f"{word}: mean IoU {value:.2f}")
+    legend = "the best of 100 masks for each object: green found, orange missed, blue too much"
+    return grid(pictures, titles, columns=count, side=4, title=legend)
 
-    Args:
-        images: (H, W, 3) uint8 each.
-        truths, boxes: (N, 4) each, xyxy in pixels of the pictures.
-        titles: above each, as far as given.
-    Raises:
-        InputError: not as many images as boxes and as truths.
-    Example:
-        >>> figure = box_close_ups([np.zeros((50, 60, 3), np.uint8)], np.array([[10, 10, 30, 40]]), np.array([[12, 14, 30, 40]]))
-        >>> [int(r.get_width()) for r in figure.axes[0].patches]  # each on a white one
-        [20, 20, 18, 18]
 
-    Lesson: 10.
+@torch.inference_mode()
+def edges_of(model: DeepMask | SharpMask, data: SceneDataset, count: int = 8) -> Figure:
+    """Objects of pictures evenly spread over the data, close up where the coarse mask is most wrong.
+
+    One row of pictures and one for each kind of mask: DeepMask's and, where the network has them, SharpMask's.
     """
-    if not len(images) == len(truths) == len(boxes):
-        raise InputError(f"{len(images)} pictures, {len(truths)} true boxes and {len(boxes)} others; wanted one of each")
-    figure = grid(images, titles, columns=6, side=2.2)
-    for axis, image, *pair in zip(figure.axes, images, truths, boxes, strict=False):
-        axis.images[0].set_extent((0, image.shape[1], image.shape[0], 0))
-        for box, colour in zip(pair, (GREEN, VERMILLION), strict=True):
-            _frame(axis, box, colour, 2.5)
-        low, high = np.minimum(*pair)[:2], np.maximum(*pair)[2:]
-        half = max(14, 0.7 * (high - low).max())
-        x, y = (low + high) / 2
-        x, y = (min(max(at, half), max(n - half, half)) for at, n in ((x, image.shape[1]), (y, image.shape[0])))
-        axis.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
-    return figure
-
-
-def _frame(axis: plt.Axes, box: Sequence[float], colour: str, wide: float, line: str = "-") -> None:
-    """A box (4,) xyxy on a wider white one, to be seen on any ground."""
-    x1, y1, x2, y2 = box
-    for under, shade in ((wide + 2, "white"), (wide, colour)):
-        axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=shade, lw=under, ls=line))
+    pictures = sorted({int(i) for i in data.instances.image[usable_rows(data)]})
+    some = [pictures[i * len(pictures) // count] for i in range(min(count, len(pictures)))]
+    device, spec = next(model.parameters()).device, patch_spec(model)
+    side, near = spec.patch_size, spec.patch_size // 2  # near: pixels of a close-up
+    rows: list[list[np.ndarray]] = []
+    stages = {"DeepMask": getattr(model, "deepmask", model)} | ({"SharpMask": model} if isinstance(model, SharpMask) else {})
+    for i in some:
+        batch = next(iter(evaluation_patches(Subset(data, [i]), spec, padding=model.record.padding, batch_size=1)))
+        image = to_pixels(_inside(batch.images, spec.context))[0]
+        truth = batch.masks[0].bool()
+        masks = []
+        for network in stages.values():
+            logits = network(batch.images.to(device)).masks[:, None].float()
+            masks.append(F.interpolate(logits, (side, side), mode="bilinear", align_corners=False)[0, 0].cpu() > 0)
+        wrong = F.avg_pool2d((masks[0] != truth)[None, None].float(), near, stride=4)[0, 0]
+        y, x = (4 * n for n in divmod(int(wrong.argmax()), wrong.shape[1]))
+        cut = slice(y, y + near), slice(x, x + near)
+        rows.append([image[cut], *(hits(image, truth.numpy(), m.numpy())[cut] for m in masks)])
+    shown = [row[k] for k in range(1 + len(stages)) for row in rows]
+    legend = f"as they are, {' and '.join(stages)}: green found, orange missed, blue too much"
+    return grid(shown, columns=len(rows), side=1.8, title=legend)

@@ -5,7 +5,7 @@ import numpy as np
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.models.checkpoints import load_model
-from fairseg_lite.plots.evidence import edges_of, extremes
+from fairseg_lite.plots.pictures import edges_of, extremes
 
 
 def test_the_worst_has_no_proposal_and_the_best_are_the_truth():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fairseg_lite.plots import CYCLE, confusion_table, named, precision_curve
-from fairseg_lite.plots.style import rgb
+from fairseg_lite.plots.charts import rgb
 
 
 def test_each_object_has_the_colour_of_its_kind():
