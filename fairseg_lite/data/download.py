@@ -16,14 +16,14 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import InputError, check_choice, check_range
 from fairseg_lite.geometry.files import whole
 
 COCO = "http://images.cocodataset.org"
@@ -67,8 +67,7 @@ def download(
         timeout: seconds without a byte after which the connection counts as stalled.
         wait: seconds before the second attempt, doubled each time, at most 30.
         progress: show a bar when it takes more than 2 s.
-    Returns:
-        path.
+    Returns: path.
     Raises:
         InputError: no such address, the server gives something else than asked, too little room on the disk, or all
             tries failed; the message names the address, the fault and what is kept.
@@ -203,17 +202,13 @@ def download_coco(
             subset holds the smaller. None fetches the whole split. The annotations (.25 GB) come in any case.
         mirror: an address that serves the same files.
         options: tries, timeout, wait and progress of `download`.
-    Returns:
-        {"folder": Path, "images": int, "instances": int}.
-    Raises:
-        InputError: as `download`; an unknown split; a folder that holds another data set; a picture that is damaged.
+    Returns: {"folder": Path, "images": int, "instances": int}.
+    Raises: InputError as `download`; an unknown split; a folder that holds another data set; a picture that is damaged.
     Source: the official archives; their checksums are pinned above. A single picture has no published checksum: its
         length, width, height and decoding are checked.
     """
-    if split not in ("val2017", "train2017"):
-        raise InputError(f"split is {split!r}; choose 'val2017' or 'train2017'")
-    if subset is not None and subset < 1:
-        raise InputError(f"subset is {subset}; it must be at least 1 picture")
+    check_choice("split", split, ("val2017", "train2017"))
+    check_range("subset", subset, 1, None)
     folder = Path(folder)
     path = folder / "instances.json"
     if path.exists() and f'"split": "{split}"' not in path.read_text("utf-8"):
@@ -230,22 +225,26 @@ def download_coco(
         raise InputError(f"annotations of {split} name a picture {odd[0]!r}; a plain file name is wanted")
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
-    if subset:
+    archive = None if subset else _archive(split, folder, mirror, options)
 
-        def make(item: dict) -> None:
-            url = f"{mirror.rstrip('/')}/{split}/{item['file_name']}"
-            _fetch_picture(url, images / item["file_name"], item, {**options, "progress": False})
+    def make(item: dict) -> None:
+        """One picture, under its own name only when it decodes with the width and height that the annotations tell."""
+        target, name = images / item["file_name"], f"{split}/{item['file_name']}"
+        if _picture_fault(target, item) is None:
+            return
+        with whole(target) as new:
+            if archive:
+                new.write_bytes(archive.read(name))
+                return
+            url = f"{mirror.rstrip('/')}/{name}"
+            download(url, new, **options | {"progress": False})
+            if fault := _picture_fault(new, item):
+                raise InputError(f"{url} is no good picture: {fault}; the pictures fetched so far are kept")
 
-    else:
-        archive = _archive(split, folder, mirror, options)
-
-        def make(item: dict) -> None:
-            target = images / item["file_name"]
-            if _picture_fault(target, item) is not None:
-                with whole(target) as part:
-                    part.write_bytes(archive.read(f"{split}/{item['file_name']}"))
-
-    _for_each(make, content["images"], WORKERS if subset else 1, bool(options.get("progress", True)))
+    with ThreadPoolExecutor(WORKERS if subset else 1) as pool:
+        made = pool.map(make, content["images"])  # the first error stops the rest
+        quiet = not options.get("progress", True)
+        deque(tqdm(made, total=len(content["images"]), unit="picture", disable=quiet, delay=2), maxlen=0)
     content["info"] = {**content.get("info", {}), "split": split, "subset": subset}
     with whole(path) as part:
         part.write_text(json.dumps(content), "utf-8")
@@ -256,27 +255,6 @@ def _archive(name: str, folder: Path, mirror: str, options: dict) -> zipfile.Zip
     address, size, checksum = FILES[name]
     path = folder / "downloads" / Path(address).name
     return zipfile.ZipFile(download(f"{mirror.rstrip('/')}/{address}", path, size=size, checksum=checksum, **options))
-
-
-def _for_each(make: Callable[[dict], None], items: list[dict], workers: int, progress: bool) -> None:
-    """Call make(item) in some threads; the first error stops the rest."""
-    pool = ThreadPoolExecutor(workers)
-    try:
-        jobs = [pool.submit(make, item) for item in items]
-        for job in tqdm(jobs, unit="picture", disable=not progress, delay=2):
-            job.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _fetch_picture(url: str, path: Path, item: dict, options: dict) -> None:
-    """One picture under its own name only when it decodes with the width and height that the annotations tell."""
-    if _picture_fault(path, item) is None:
-        return
-    with whole(path) as new:
-        download(url, new, **options)
-        if fault := _picture_fault(new, item):
-            raise InputError(f"{url} is no good picture: {fault}; the pictures fetched so far are kept")
 
 
 def _picture_fault(path: Path, item: dict) -> str | None:

@@ -9,7 +9,7 @@ regions) tells them apart.
 
 import math
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,24 @@ from tqdm.auto import tqdm
 from fairseg_lite.data.scenes import InstanceTable, Scene, SceneCache, tabulate
 from fairseg_lite.errors import InputError
 
-CATEGORIES = ("square", "triangle", "star", "cross", "crescent", "ring", "frame", "coin", "sun")
 ONE = 1024  # one object radius, in the integer coordinates of an object
 ANGLES = 64
 COS = [round(4096 * math.cos(2 * math.pi * k / ANGLES)) for k in range(ANGLES)]  # integers: the same everywhere
 SIN = [round(4096 * math.sin(2 * math.pi * k / ANGLES)) for k in range(ANGLES)]
 TIPS = [((1024, 420)[i % 2], i * ANGLES // 10) for i in range(10)]  # radius and angle of a star's corners
 STAR = [(radius * COS[k] // 4096, radius * SIN[k] // 4096) for radius, k in TIPS]
+INSIDE = {  # which points of an object's own coordinates belong to it
+    "square": lambda u, v: np.maximum(abs(u), abs(v)) <= 760,
+    "triangle": lambda u, v: (v <= 512) & (abs(u) * 1774 <= (v + ONE) * 1024),
+    "star": lambda u, v: _polygon(STAR, u, v),
+    "cross": lambda u, v: (np.maximum(abs(u), abs(v)) <= 930) & (np.minimum(abs(u), abs(v)) <= 310),
+    "crescent": lambda u, v: (u * u + v * v <= ONE**2) & ((u - 480) ** 2 + v * v >= 780**2),
+    "ring": lambda u, v: (u * u + v * v <= ONE**2) & (u * u + v * v >= 540**2),
+    "frame": lambda u, v: (np.maximum(abs(u), abs(v)) <= 800) & (np.maximum(abs(u), abs(v)) >= 420),
+    "coin": lambda u, v: u * u + v * v <= ONE**2,
+    "sun": lambda u, v: u * u + v * v <= ONE**2,
+}
+CATEGORIES = tuple(INSIDE)
 PALETTE = np.array(
     [(222, 143, 5), (86, 180, 233), (2, 158, 115), (213, 94, 0), (204, 121, 167), (1, 115, 178), (236, 225, 51),
      (150, 150, 150), (120, 84, 60), (240, 228, 200), (70, 80, 96), (160, 190, 140)], np.int32,
@@ -145,26 +156,6 @@ def _coordinates(o: dict, reach: int, h: int, w: int) -> tuple[slice, slice, np.
     return rows, cols, u, v
 
 
-def _inside(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Which points of the object's own coordinates belong to it."""
-    if name == "square":
-        return np.maximum(abs(u), abs(v)) <= 760
-    if name == "triangle":
-        return (v <= 512) & (abs(u) * 1774 <= (v + ONE) * 1024)
-    if name == "star":
-        return _polygon(STAR, u, v)
-    if name == "cross":
-        return (np.maximum(abs(u), abs(v)) <= 930) & (np.minimum(abs(u), abs(v)) <= 310)
-    square = u * u + v * v
-    if name == "crescent":
-        return (square <= ONE**2) & ((u - 480) ** 2 + v * v >= 780**2)
-    if name == "ring":
-        return (square <= ONE**2) & (square >= 540**2)
-    if name == "frame":
-        return (np.maximum(abs(u), abs(v)) <= 800) & (np.maximum(abs(u), abs(v)) >= 420)
-    return square <= ONE**2  # coin, sun
-
-
 def _around(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Dots around a coin, rays around a sun: outside the object's box (corner: 1.42 radii), inside twice the box."""
     marks = np.zeros(np.broadcast(u, v).shape, bool)
@@ -189,21 +180,14 @@ def _polygon(points: list[tuple[int, int]], u: np.ndarray, v: np.ndarray) -> np.
 def _masks(o: dict, h: int, w: int) -> dict:
     """Object and surroundings as full pictures, and their sizes had the picture no border."""
     name = CATEGORIES[o["label"]]
-    parts: dict[str, Any] = {}
-    free = o | {"x": 4 * o["radius16"] // 16 + 8, "y": 4 * o["radius16"] // 16 + 8}
-    for key, test, reach in (("mask", _inside, ONE), ("around", _around, 2 * ONE)):
-        parts[key] = np.zeros((h, w), bool)
-        parts["pixels" if key == "mask" else "around_pixels"] = 0
-        if key == "mask" or name in ("coin", "sun"):
-            rows, cols, u, v = _coordinates(o, reach, h, w)
-            parts[key][rows, cols] = test(name, u, v)
-            whole = o["radius16"] * reach // (16 * ONE) + 2
-            if o["x"] < whole or o["y"] < whole or o["x"] + whole > w or o["y"] + whole > h:
-                _, _, u, v = _coordinates(free, reach, 2 * free["y"], 2 * free["x"])
-                pixels = int(test(name, u, v).sum())
-            else:
-                pixels = int(parts[key].sum())
-            parts["pixels" if key == "mask" else "around_pixels"] = pixels
+    parts: dict[str, Any] = {"around": np.zeros((h, w), bool), "around_pixels": 0}
+    marked = {"around": (partial(_around, name), 2 * ONE)} if name in ("coin", "sun") else {}
+    for key, (test, reach) in {"mask": (INSIDE[name], ONE), **marked}.items():
+        r = o["radius16"] * reach // (16 * ONE) + 2
+        _, _, u, v = _coordinates(o | {"x": r, "y": r}, reach, 2 * r, 2 * r)
+        wide = np.zeros((h + 2 * r, w + 2 * r), bool)  # room for all of it
+        wide[o["y"] : o["y"] + 2 * r, o["x"] : o["x"] + 2 * r] = test(u, v)
+        parts |= {key: wide[r : r + h, r : r + w], "pixels" if key == "mask" else "around_pixels": int(wide.sum())}
     return parts
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from fairseg_lite.data.scenes import SceneDataset
 from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.patches import patch_masks
+from fairseg_lite.geometry.masks import _check_masks
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
 
@@ -39,10 +40,8 @@ def trimap_iou(predicted: Tensor, truth: Tensor, *, widths: Sequence[float] = BA
     Args:
         predicted, truth: (B, H, W) bool.
         widths: d of each band, px, at least 1: the nearest pixel of the other side is 1 px away.
-    Returns:
-        (B, D) float32 in [0, 1]; NaN where the true mask is empty or fills the picture.
-    Raises:
-        InputError: not bool, not 3-d, other sizes, or a width below 1 px.
+    Returns: (B, D) float32 in [0, 1]; NaN where the true mask is empty or fills the picture.
+    Raises: InputError, not bool, not 3-d, other sizes, or a width below 1 px.
     Example:
         >>> truth = torch.zeros(1, 8, 8, dtype=torch.bool)
         >>> truth[:, 2:6, 2:6] = True
@@ -80,10 +79,8 @@ def boundary_f(predicted: Tensor, truth: Tensor, *, tolerance: float = 2) -> Bou
     Args:
         predicted, truth: (B, H, W) bool.
         tolerance: px between pixel centres that still count as the same place; 0 asks for the same pixel.
-    Returns:
-        BoundaryScore; all three are 0 where the prediction has no boundary, NaN where the true mask has none.
-    Raises:
-        InputError: not bool, not 3-d, other sizes, or a tolerance that is negative or not finite.
+    Returns: BoundaryScore; all three are 0 where the prediction has no boundary, NaN where the true mask has none.
+    Raises: InputError, not bool, not 3-d, other sizes, or a tolerance that is negative or not finite.
     Example:
         >>> truth = torch.zeros(1, 8, 8, dtype=torch.bool)
         >>> truth[:, 2:6, 2:6] = True
@@ -110,19 +107,15 @@ def boundary_f(predicted: Tensor, truth: Tensor, *, tolerance: float = 2) -> Bou
 def boundary_pixels(masks: Tensor) -> Tensor:
     """Pixels of each mask that touch a pixel outside it by an edge; the rim of the picture is no boundary.
 
-    Args:
-        masks: (B, H, W) bool.
-    Returns:
-        (B, H, W) bool. An empty mask and one that fills the picture have none.
-    Raises:
-        InputError: not bool or not 3-d.
+    Args: masks (B, H, W) bool. Returns: (B, H, W) bool; an empty mask and one that fills the picture have none.
+    Raises: InputError, not bool or not 3-d.
     Example:
         >>> boundary_pixels(torch.tensor([[[1, 1, 1, 0]]]).bool()).int().tolist()
         [[[0, 0, 1, 0]]]
 
     Lesson: 06.
     """
-    _check(masks, "masks")
+    _check_masks(masks)
     return masks & (squared_distance(~masks, 1) <= 1)
 
 
@@ -144,7 +137,7 @@ def squared_distance(masks: Tensor, reach: float) -> Tensor:
 
     Source: Felzenszwalb and Huttenlocher, "Distance transforms of sampled functions", 2012 (the two passes). Lesson: 06.
     """
-    _check(masks, "masks")
+    _check_masks(masks)
     if not (_real(reach) and reach >= 0):
         raise InputError(f"reach is {reach!r} px; wanted a finite number of at least 0")
     squared = torch.zeros(masks.shape, device=masks.device).masked_fill_(~masks, math.inf)
@@ -185,23 +178,16 @@ def boundary_report(
     *,
     widths: Sequence[float] = BANDS,
     tolerance: float = 2,
-    threshold: float = 0.5,
-    padding: str | None = None,
-    limit: int | None = None,
-    progress: bool = True,
+    **options: object,
 ) -> BoundaryReport:
     """Boundary quality on the patches of `patch_report`: centred, unjittered, at full resolution, every usable instance.
 
     Args:
         model: in evaluation mode. A SharpMask's coarse masks: its `deepmask`, with the padding of the SharpMask.
         dataset: held-out scenes.
-        widths: of the bands for `trimap_iou`, px of the patch.
-        tolerance: for `boundary_f`, px of the patch.
-        threshold, padding, limit, progress: as in `patch_masks`.
-    Returns:
-        BoundaryReport.
-    Raises:
-        InputError: no usable instance, none with a boundary, or widths and tolerance that the measures refuse.
+        widths, tolerance: of the bands for `trimap_iou` and for `boundary_f`, px of the patch.
+        options: padding, limit and progress of `patch_masks`.
+    Raises: InputError, no usable instance, none with a boundary, or widths and tolerance that the measures refuse.
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset
         >>> from fairseg_lite.models.deepmask import deepmask_tiny
@@ -212,7 +198,7 @@ def boundary_report(
     Lesson: 06.
     """
     rows = []  # (B, D + 4): bands, f, precision, recall, IoU
-    for predicted, truth in patch_masks(model, dataset, threshold=threshold, padding=padding, limit=limit, progress=progress):
+    for predicted, truth in patch_masks(model, dataset, **options):
         iou = (predicted & truth).sum((1, 2)) / (predicted | truth).sum((1, 2))
         parts = trimap_iou(predicted, truth, widths=widths), *boundary_f(predicted, truth, tolerance=tolerance), iou
         rows.append(torch.cat([p.reshape(len(p), -1) for p in parts], 1).double().cpu())
@@ -221,30 +207,17 @@ def boundary_report(
     if not len(measured):
         raise InputError(f"none of {len(values)} true masks has a boundary: each is empty in its patch, or fills it")
     *bands, f, precision, recall, iou = measured.mean(0).tolist()
-    return BoundaryReport(
-        instances=len(measured),
-        mean_iou=iou,
-        trimap_iou=dict(zip(widths, bands, strict=True)),
-        f=f,
-        precision=precision,
-        recall=recall,
-        tolerance=tolerance,
-        left_out=len(values) - len(measured),
-    )
+    by_width = dict(zip(widths, bands, strict=True))
+    return BoundaryReport(len(measured), iou, by_width, f, precision, recall, tolerance, len(values) - len(measured))
 
 
 def _real(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _check(masks: Tensor, name: str) -> None:
-    if masks.ndim != 3 or masks.dtype != torch.bool:
-        raise InputError(f"{name} are {masks.dtype} of shape {tuple(masks.shape)}; wanted bool, (B, H, W)")
-
-
 def _check_pair(predicted: Tensor, truth: Tensor) -> None:
-    _check(predicted, "predicted masks")
-    _check(truth, "true masks")
+    _check_masks(predicted, "predicted masks")
+    _check_masks(truth, "true masks")
     if predicted.shape != truth.shape:
         shapes = tuple(predicted.shape), tuple(truth.shape)
         raise InputError(f"predicted masks of {shapes[0]} and true ones of {shapes[1]}; each needs its partner of the same size")

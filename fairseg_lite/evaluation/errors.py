@@ -73,10 +73,8 @@ def analyse_errors(
     Args:
         dataset, detections, what: as for `evaluate_detections`.
         threshold: IoU from which on an object is found, above .1.
-    Returns:
-        ErrorReport; its AP is that of `evaluate_detections` at the same threshold.
-    Raises:
-        InputError: a threshold outside (.1, 1], or as `evaluate_detections`.
+    Returns: ErrorReport; its AP is that of `evaluate_detections` at the same threshold.
+    Raises: InputError, a threshold outside (.1, 1], or as `evaluate_detections`.
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset
         >>> truth = to_coco(ShapesDataset(2))
@@ -129,22 +127,20 @@ def confusion_matrix(
     detections: Mapping[int, CocoResults] | Sequence[dict],
     what: str = "bbox",
     *,
-    threshold: float = 0.5,
     score: float = 0.5,
 ) -> tuple[np.ndarray, list[str]]:
     """What objects are taken for.
 
-    Every detection, best first, takes the free object that it overlaps most, of whatever category; each object is taken once.
+    Every detection, best first, takes the free object that it overlaps most, of whatever category, at an IoU of .5 or more; each
+    object is taken once.
 
     Args:
         dataset, detections, what: as for `evaluate_detections`.
-        threshold: IoU from which on an object is taken.
         score: only detections from this score on.
     Returns:
         (K + 1, K + 1) int64: rows true categories, then nothing (background); columns detected categories, then nothing
         (missed). And the K names.
-    Raises:
-        InputError: as `evaluate_detections`.
+    Raises: InputError as `evaluate_detections`.
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset
         >>> truth = to_coco(ShapesDataset(2))
@@ -163,11 +159,11 @@ def confusion_matrix(
         crowd = np.array([t["iscrowd"] for t in truths], bool)
         free = ~crowd
         for r, row in enumerate(rows):
-            i = _best(iou[r], free, threshold)
+            i = _best(iou[r], free, 0.5)
             if i is not None:
                 free[i] = False
                 table[place[truths[i]["category_id"]], place[row["category_id"]]] += 1
-            elif _best(iou[r], crowd, threshold) is None:
+            elif _best(iou[r], crowd, 0.5) is None:
                 table[nothing, place[row["category_id"]]] += 1
         for i in np.flatnonzero(free).tolist():
             table[place[truths[i]["category_id"]], nothing] += 1

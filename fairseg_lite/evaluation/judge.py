@@ -6,7 +6,7 @@ Average recall and average precision both stand on it. Recall is class-agnostic:
 import contextlib
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm.auto import tqdm
 
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.geometry.masks import rle_counts
 
 KEYS = {"segm": "segmentation", "bbox": "bbox"}
+KEPT = ("image_id", "segmentation", "bbox", "area")  # of an annotation, and asked for
 
 
 def truth_of(truth: dict, *, by_category: bool = False) -> tuple[dict[int, dict], list[dict]]:
@@ -29,36 +30,31 @@ def truth_of(truth: dict, *, by_category: bool = False) -> tuple[dict[int, dict]
     Args:
         truth: COCO dict as from `to_coco`.
         by_category: keep the categories; else all become 1.
-    Returns:
-        ({image id: entry}, annotations).
-    Raises:
-        InputError: no object to find, a picture twice, or something the dict lacks.
+    Returns: ({image id: entry}, annotations).
+    Raises: InputError, no object to find, a picture twice, or something the dict lacks.
     """
-    missing = [k for k in ("images", "annotations", *(["categories"] if by_category else [])) if k not in truth]
-    if missing:
-        raise InputError(f"the truth has no {missing[0]!r} but {sorted(truth)}; wanted a COCO dict as from to_coco")
+    _check_keys("the truth", truth, {"images", "annotations"} | ({"categories"} if by_category else set()))
     images: dict[int, dict] = {}
     for image in truth["images"]:
-        if lacking := {"id", "height", "width"} - set(image):
-            raise InputError(f"picture {image.get('id')!r} has no {sorted(lacking)[0]!r}; make the dict with to_coco")
+        _check_keys(f"picture {image.get('id')!r}", image, {"id", "height", "width"})
         if image["id"] in images:
             raise InputError(f"picture {image['id']!r} is twice in the data set; its objects would count twice")
         images[image["id"]] = image
     known = {c["id"] for c in truth["categories"]} if by_category else {1}
     objects: list[dict] = []
     for a in truth["annotations"]:
-        if lacking := {"image_id", "segmentation", "bbox", "area"} - set(a):
-            raise InputError(f"annotation {a.get('id')!r} has no {sorted(lacking)[0]!r}; make the dict with to_coco")
+        where = f"annotation {a.get('id')!r}"
+        _check_keys(where, a, KEPT)
         if a["image_id"] not in images:
-            raise InputError(f"annotation {a.get('id')!r} is of picture {a['image_id']!r}, which the data set has not")
+            raise InputError(f"{where} is of picture {a['image_id']!r}, which the data set has not")
         if isinstance(a["segmentation"], dict):
-            check_rle(a["segmentation"], images[a["image_id"]], f"annotation {a.get('id')!r}")
+            _check_rle(a["segmentation"], images[a["image_id"]], where)
         category = a.get("category_id") if by_category else 1
         if category not in known:
-            raise InputError(f"annotation {a.get('id')!r} has category_id {category!r}, which is not among {sorted(known)}")
+            raise InputError(f"{where} has category_id {category!r}, which is not among {sorted(known)}")
         if a["area"] > 0:
-            kept = {k: a[k] for k in ("image_id", "segmentation", "bbox", "area")}
-            objects.append({**kept, "id": len(objects) + 1, "category_id": category, "iscrowd": int(a.get("iscrowd", 0))})
+            same = {"id": len(objects) + 1, "category_id": category, "iscrowd": int(a.get("iscrowd", 0))}
+            objects.append({k: a[k] for k in KEPT} | same)
     crowds = sum(o["iscrowd"] for o in objects)
     if crowds == len(objects):
         raise InputError(
@@ -81,11 +77,9 @@ def results_of(
     Returns:
         Annotations with ids from 1. With categories `area` is that of mask or box: of what the judge leaves unmatched, it
         decides the size class that it counts against. Without, nothing is counted against, and it is 0.
-    Raises:
-        InputError: an iou_type that is neither, or a result that cannot be judged.
+    Raises: InputError, an iou_type that is neither, or a result that cannot be judged.
     """
-    if iou_type not in KEYS:
-        raise InputError(f"iou_type is {iou_type!r}; choose 'segm' (masks) or 'bbox' (boxes)")
+    check_choice("iou_type", iou_type, KEYS)
     key = KEYS[iou_type]
     found: list[dict] = []
     for i, r in enumerate(results):
@@ -99,13 +93,13 @@ def results_of(
         score: Any = r.get("score")
         shape: Any = r.get(key)
         category: Any = 1
-        if not finite(score):
+        if not _finite(score):
             raise InputError(f"{where} has score {score!r}; wanted a finite number, the higher the better")
         if shape is None:
             raise InputError(f"{where} has no {key!r} but {sorted(r)}; iou_type {iou_type!r} compares just that")
         if iou_type == "segm":
-            check_rle(shape, image, where)
-        elif len(shape) != 4 or not all(map(finite, shape)) or min(shape[2:]) < 0:
+            _check_rle(shape, image, where)
+        elif len(shape) != 4 or not all(map(_finite, shape)) or min(shape[2:]) < 0:
             raise InputError(f"{where} has bbox {shape!r}; wanted x, y, width, height in pixels, no size below 0")
         else:
             shape = [float(v) for v in shape]
@@ -114,9 +108,7 @@ def results_of(
             category = r.get("category_id")
             if category not in categories:
                 known = ", ".join(f"{k} {name}" for k, name in list(categories.items())[:10])
-                raise InputError(
-                    f"{where} has category_id {category!r}; the data set has {known}: write its ids, not a counter's"
-                )
+                raise InputError(f"{where} has category_id {category!r}; the data set has {known}: write its ids, no counter's")
             area = shape[2] * shape[3] if iou_type == "bbox" else int(coco_mask.area(_compressed(shape, *shape["size"])))
         same = {"category_id": category, "iscrowd": 0, "area": area}
         found.append({**same, "id": i + 1, "image_id": image["id"], "score": float(score), key: shape})
@@ -138,8 +130,7 @@ def judged(
     Args:
         images, objects: as from `truth_of`; found: as from `results_of`; iou_type: as there.
         limits: numbers of results per picture, ascending; with categories per category of a picture.
-        categories: ids, when each is judged by itself.
-        progress: show a bar when it takes more than 2 s.
+        categories, progress: ids, when each is judged by itself; show a bar when it takes more than 2 s.
     """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints at every step
         pair = (_indexed(images, annotations, categories or [1]) for annotations in (objects, found))
@@ -148,15 +139,15 @@ def judged(
     p.useCats, p.maxDets = int(categories is not None), list(limits)
     judge_one = judge.evaluateImg
     total = len(images) * len(p.areaRng) * (len(p.catIds) if p.useCats else 1)  # it judges each picture once for every size
-    with tqdm(total=total, desc="matching", disable=not progress, delay=2) as bar:
+    silence = contextlib.redirect_stdout(io.StringIO())
+    with silence, tqdm(total=total, desc="matching", disable=not progress, delay=2) as bar:
 
         def judge_and_show(*args):
             bar.update()
             return judge_one(*args)
 
         judge.evaluateImg = judge_and_show
-        with contextlib.redirect_stdout(io.StringIO()):
-            judge.evaluate()
+        judge.evaluate()
     return judge
 
 
@@ -165,41 +156,38 @@ def shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def finite(value: object) -> bool:
-    """Whether it is a number, neither infinite nor NaN."""
+def _finite(value: object) -> bool:
     try:
         return math.isfinite(value)  # type: ignore[arg-type]  # that is the question
     except (TypeError, ValueError):
         return False
 
 
-def check_rle(rle: dict, image: dict, where: str) -> None:
-    """ValueError unless a mask is whole and of the size of its picture."""
+def _check_keys(what: str, entry: Mapping, keys: Collection[str]) -> None:
+    if lacking := sorted(set(keys) - set(entry)):
+        raise InputError(f"{what} has no {lacking[0]!r}; make the dict with to_coco (it has {', '.join(map(repr, entry))})")
+
+
+def _check_rle(rle: dict, image: dict, where: str) -> None:
+    """InputError unless a mask is whole and of the size of its picture."""
     try:
         rle_counts(rle)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    if list(rle["size"]) != [image["height"], image["width"]]:
-        h, w = rle["size"]
-        raise InputError(
-            f"{where} has a mask of {h} x {w} px in a picture of {image['height']} x {image['width']}; "
-            "paste it into the whole picture first"
-        )
+    (h, w), size = rle["size"], (image["height"], image["width"])
+    if (h, w) != size:
+        raise InputError(f"{where} has a mask of {h} x {w} px in a picture of {size[0]} x {size[1]}; paste it into the whole one")
 
 
 def overlaps(results: Sequence[dict], objects: Sequence[dict], image: Mapping, iou_type: str) -> np.ndarray:
     """IoU of results with objects, as the judge computes it: with a crowd, the share of the result that lies on it.
 
-    Args:
-        results, objects: annotations of one picture, as from `results_of` and `truth_of`; image: its entry.
-        iou_type: "segm" or "bbox".
-    Returns:
-        (results, objects) float64.
+    Args: results, objects: annotations of one picture, as from `results_of` and `truth_of`; image: its entry; iou_type: as there.
+    Returns: (results, objects) float64.
     """
     if not len(results) or not len(objects):
         return np.zeros((len(results), len(objects)))
-    key = KEYS[iou_type]
-    size = image["height"], image["width"]
+    key, size = KEYS[iou_type], (image["height"], image["width"])
     ours, theirs = ([_compressed(a[key], *size) if iou_type == "segm" else a[key] for a in part] for part in (results, objects))
     return np.asarray(coco_mask.iou(ours, theirs, [o["iscrowd"] for o in objects]))
 
@@ -212,8 +200,7 @@ def _compressed(segmentation: dict | list, h: int, w: int) -> dict:
 
 def _indexed(images: Mapping[int, dict], annotations: Sequence[dict], categories: Sequence[int]) -> COCO:
     coco = COCO()
-    coco.dataset = {
-        "images": list(images.values()), "annotations": list(annotations), "categories": [{"id": k} for k in categories]
-    }  # fmt: skip
+    kinds = [{"id": k} for k in categories]
+    coco.dataset = {"images": list(images.values()), "annotations": list(annotations), "categories": kinds}
     coco.createIndex()
     return coco

@@ -27,7 +27,6 @@ def patch_masks(
     model: DeepMask | SharpMask,
     dataset: SceneDataset,
     *,
-    threshold: float = 0.5,
     padding: str | None = None,
     limit: int | None = None,
     progress: bool = True,
@@ -35,16 +34,12 @@ def patch_masks(
     """Predicted and true masks at the patch's full resolution P, batch by batch, of every usable instance.
 
     Args:
-        model: in evaluation mode.
-        dataset: held-out scenes.
-        threshold: mask probability above which a pixel belongs to the object.
+        model, dataset: in evaluation mode; held-out scenes.
         padding: of patches beyond the picture, "symmetric" or "mean"; None takes the trained.
         limit: at most so many instances (for a quick look; a measure of all is the honest one).
         progress: show a bar.
-    Yields:
-        (B, P, P) bool predicted and (B, P, P) bool true, on the model's device.
-    Raises:
-        InputError: no usable instance, or a limit below 1.
+    Yields: (B, P, P) bool predicted (a probability above one half) and (B, P, P) bool true, on the model's device.
+    Raises: InputError, no usable instance, or a limit below 1.
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset
         >>> from fairseg_lite.models.deepmask import deepmask_tiny
@@ -57,11 +52,11 @@ def patch_masks(
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; measure at least 1 instance, or None for all")
     device, spec, count = next(model.parameters()).device, patch_spec(model), 0
-    side, cut = spec.patch_size, torch.logit(torch.tensor(threshold)).item()
+    size = spec.patch_size, spec.patch_size
     batches = evaluation_patches(dataset, spec, padding=padding or model.record.padding, pixels=model.record.pixels)
     for batch in tqdm(batches, disable=not progress, desc="patches", unit="batch", delay=2):
         batch = batch.to(device)
-        masks = F.interpolate(model(batch.images).masks[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0] > cut
+        masks = F.interpolate(model(batch.images).masks[:, None], size, mode="bilinear", align_corners=False)[:, 0] > 0
         rest = None if limit is None else limit - count
         yield masks[:rest], batch.masks[:rest]
         count += len(masks)
@@ -97,45 +92,27 @@ def patch_report(
     model: DeepMask | SharpMask,
     dataset: SceneDataset,
     *,
-    threshold: float = 0.5,
-    padding: str | None = None,
     limit: int | None = None,
     progress: bool = True,
 ) -> PatchReport:
     """Mask IoU at the patch's full resolution, on centred unjittered patches of every usable instance.
 
-    Args:
-        model: in evaluation mode.
-        dataset: held-out scenes.
-        threshold, padding, limit, progress: as in `patch_masks`.
-    Returns:
-        PatchReport.
-    Raises:
-        InputError: no usable instance.
-    Lesson: 03.
+    Args: as in `patch_masks`; padding is the trained. Raises: InputError, no usable instance. Lesson: 03.
     """
-    device, padding = next(model.parameters()).device, padding or model.record.padding
-    ious: list[float] = []
-    for masks, truth in patch_masks(model, dataset, threshold=threshold, padding=padding, limit=limit, progress=progress):
+    device, ious = next(model.parameters()).device, []
+    for masks, truth in patch_masks(model, dataset, limit=limit, progress=progress):
         inter = (masks & truth).sum((1, 2)).float()
         ious += (inter / (masks | truth).sum((1, 2)).clamp(min=1)).tolist()
     value = torch.tensor(ious)
     right = []
     sampler = PatchSampler(
-        dataset, patch_spec(model), positives=32, negatives=32, seed=1, jitter=False, balance="uniform", padding=padding,
-        pixels=model.record.pixels,
+        dataset, patch_spec(model), positives=32, negatives=32, seed=1, jitter=False, balance="uniform",
+        padding=model.record.padding, pixels=model.record.pixels,
     )  # fmt: skip
     for step in range(max(1, min(16, len(ious) // 32))):
         batch = sampler.batch(step).to(device)
         scores = getattr(model, "deepmask", model)(batch.images).scores  # a SharpMask's scores are its DeepMask's
         right.append(((scores > 0) == (batch.labels > 0)).float().mean())
-    return PatchReport(
-        instances=len(ious),
-        mean_iou=value.mean().item(),
-        median_iou=value.median().item(),
-        rate_50=(value > 0.5).float().mean().item(),
-        rate_70=(value > 0.7).float().mean().item(),
-        rate_85=(value > 0.85).float().mean().item(),
-        score_accuracy=torch.stack(right).mean().item(),
-        ious=ious,
-    )
+    rates = ((value > t).float().mean().item() for t in (0.5, 0.7, 0.85))
+    accuracy = torch.stack(right).mean().item()
+    return PatchReport(len(ious), value.mean().item(), value.median().item(), *rates, accuracy, ious)

@@ -48,19 +48,16 @@ class PrecisionReport:
     ar_by_area: dict[str, float | None]  # of 100 detections
 
     def __str__(self) -> str:
-        sizes = " / ".join(shown(v) for v in self.by_area.values())
-        return (
-            f"{self.instances} instances: AP {self.ap:.3f}, AP50 {self.ap50:.3f}, AP75 {self.ap75:.3f}, "
-            f"{' / '.join(self.by_area)} {sizes}"
-        )
+        sizes = f"{' / '.join(self.by_area)} {' / '.join(map(shown, self.by_area.values()))}"
+        return f"{self.instances} instances: AP {self.ap:.3f}, AP50 {self.ap50:.3f}, AP75 {self.ap75:.3f}, {sizes}"
 
     def table(self) -> str:
         """A line for each category: AP, AP50 and how many objects, for people."""
         width = max(8, *map(len, self.per_category))
         rows = [f"{'category':{width}}{'AP':>8}{'AP50':>8}{'objects':>9}"]
-        for name, value in self.per_category.items():
-            few = f"{shown(value):>8}{shown(self.per_category_50[name]):>8}"
-            rows.append(f"{name:{width}}{few}{self.category_instances[name]:9}")
+        for name, objects in self.category_instances.items():
+            values = shown(self.per_category[name]), shown(self.per_category_50[name])
+            rows.append(f"{name:{width}}{values[0]:>8}{values[1]:>8}{objects:9}")
         return "\n".join(rows)
 
 
@@ -73,10 +70,8 @@ def average_precision(hits: Sequence[bool], objects: int) -> float:
     Args:
         hits: for each detection, best score first, whether it found an object that none before it found.
         objects: to be found, at least 1.
-    Returns:
-        In [0, 1].
-    Raises:
-        InputError: no object, or more hits than objects.
+    Returns: a number in [0, 1].
+    Raises: InputError, no object, or more hits than objects.
     Example:
         >>> average_precision([True, False], objects=1), average_precision([False, True], objects=1)
         (1.0, 0.5)
@@ -111,10 +106,8 @@ def evaluate_detections(
         dataset: scenes, or their COCO dict (`to_coco`), which saves decoding the scenes a second time.
         detections: by picture id; or COCO result dicts in any order: image_id, category_id, score, and segmentation (RLE)
             or bbox (xywh in pixels), whichever is compared. Nothing in them is changed.
-        what: "segm" compares masks, "bbox" boxes.
-        progress: show a bar when it takes more than 2 s.
-    Returns:
-        PrecisionReport; without a detection all is 0.
+        what, progress: "segm" compares masks, "bbox" boxes; show a bar when it takes more than 2 s.
+    Returns: PrecisionReport; without a detection all is 0.
     Raises:
         InputError: no object to find, a picture twice, or a result that cannot be judged: of an unknown picture or category,
             with no mask or box, with a score or box that is not finite, or RLE that is damaged or of another size.
@@ -135,8 +128,7 @@ def evaluate_detections(
     with contextlib.redirect_stdout(io.StringIO()):  # it prints
         judge.accumulate()
     precision, recall = judge.eval["precision"], judge.eval["recall"]  # (T, R, K, A, M) and (T, K, A, M); -1: no object
-    thresholds = [round(float(t), 2) for t in p.iouThrs]
-    by_threshold = {t: _mean(precision[i, :, :, 0, -1]) for i, t in enumerate(thresholds)}
+    by_threshold = {round(float(t), 2): _mean(precision[i, :, :, 0, -1]) for i, t in enumerate(p.iouThrs)}
     per_category = {names[k]: precision[:, :, i, 0, -1] for i, k in enumerate(p.catIds)}
     sizes = p.areaRngLbl[1:]  # the first is "all"
     counts = dict.fromkeys(names.values(), 0)

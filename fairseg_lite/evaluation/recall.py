@@ -58,8 +58,7 @@ def average_recall(
         dataset: scenes, or their COCO dict (`to_coco`), which saves decoding the scenes a second time.
         results: COCO result dicts in any order: image_id, score, and segmentation (RLE) or bbox (xywh in pixels),
             whichever iou_type compares. Categories are ignored. Nothing in it is changed.
-        iou_type: "segm" compares masks, "bbox" boxes.
-        limits: numbers of proposals per picture.
+        iou_type, limits: "segm" compares masks, "bbox" boxes; numbers of proposals per picture.
         progress: show bars when it takes more than 2 s.
     Returns:
         RecallReport over every picture of the data set, also those without a result.
@@ -75,8 +74,6 @@ def average_recall(
 
     Source: COCO `cocoeval.py` with useCats = 0; DeepMask section 5, SharpMask section 4. Lesson: 05.
     """
-    if iou_type not in ("segm", "bbox"):
-        raise InputError(f"iou_type is {iou_type!r}; choose 'segm' (masks) or 'bbox' (boxes)")
     wrong = [k for k in limits if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1]
     if wrong or not len(limits):
         raise InputError(f"limits are {limits!r}; wanted numbers of proposals of at least 1, such as (10, 100)")

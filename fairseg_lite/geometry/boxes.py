@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
+from torchvision.ops import box_iou, clip_boxes_to_image
 
 from fairseg_lite.errors import InputError
 
@@ -20,12 +20,8 @@ MAX_GROWTH = math.log(1000 / 16)  # in `decode_boxes`: exp of more would soon be
 def xyxy_to_xywh(boxes: Tensor) -> Tensor:
     """Corners to COCO's corner and size.
 
-    Args:
-        boxes: (..., 4) xyxy in pixels.
-    Returns:
-        (..., 4) x, y, width, height, of the same dtype.
-    Raises:
-        InputError: the last axis is not 4 long.
+    Args: boxes (..., 4) xyxy in pixels. Returns: (..., 4) x, y, width, height, of the same dtype.
+    Raises: InputError, the last axis is not 4 long.
     Example:
         >>> xyxy_to_xywh(torch.tensor([1.0, 2.0, 4.0, 8.0])).tolist()
         [1.0, 2.0, 3.0, 6.0]
@@ -39,12 +35,8 @@ def xyxy_to_xywh(boxes: Tensor) -> Tensor:
 def xywh_to_xyxy(boxes: Tensor) -> Tensor:
     """COCO's corner and size to corners.
 
-    Args:
-        boxes: (..., 4) x, y, width, height in pixels.
-    Returns:
-        (..., 4) xyxy, of the same dtype.
-    Raises:
-        InputError: the last axis is not 4 long.
+    Args: boxes (..., 4) x, y, width, height in pixels. Returns: (..., 4) xyxy, of the same dtype.
+    Raises: InputError, the last axis is not 4 long.
     Example:
         >>> xywh_to_xyxy(torch.tensor([1.0, 2.0, 3.0, 6.0])).tolist()
         [1.0, 2.0, 4.0, 8.0]
@@ -58,13 +50,9 @@ def xywh_to_xyxy(boxes: Tensor) -> Tensor:
 def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
     """The part of each box that lies in the picture; a box wholly outside becomes one without area at the border.
 
-    Args:
-        boxes: (..., 4) xyxy in pixels.
-        height, width: of the picture, in pixels.
-    Returns:
-        (..., 4) xyxy with 0 <= x <= width and 0 <= y <= height.
-    Raises:
-        InputError: the last axis is not 4 long, or a negative height or width.
+    Args: boxes (..., 4) xyxy, height and width of the picture, all in pixels.
+    Returns: (..., 4) xyxy with 0 <= x <= width and 0 <= y <= height.
+    Raises: InputError, the last axis is not 4 long, or a negative height or width.
     Example:
         >>> clip_boxes(torch.tensor([[-3.0, 2.0, 50.0, 8.0]]), height=6, width=10).tolist()
         [[0.0, 2.0, 10.0, 6.0]]
@@ -74,8 +62,7 @@ def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
     _check(boxes)
     if height < 0 or width < 0:
         raise InputError(f"picture of {height} x {width} px; height and width must not be negative")
-    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
-    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1)
+    return clip_boxes_to_image(boxes, (height, width))
 
 
 def mirrored(boxes: Tensor, width: float) -> Tensor:
@@ -96,10 +83,8 @@ def foveal_boxes(boxes: Tensor, factors: Sequence[float] = FOVEAL, *, clip: tupl
         boxes: (N, 4) xyxy in pixels.
         factors: F numbers above 0. The official `Foveal` is the default, `ContextRegion` is one number of your own.
         clip: (height, width) of the picture in pixels, to cut the regions at its border; the official code does not.
-    Returns:
-        (F, N, 4) xyxy, of the same dtype.
-    Raises:
-        InputError: boxes of another shape, or a factor that is not above 0.
+    Returns: (F, N, 4) xyxy, of the same dtype.
+    Raises: InputError, boxes of another shape, or a factor that is not above 0.
     Example:
         >>> foveal_boxes(torch.tensor([[10.0, 10.0, 20.0, 14.0]]), (1, 2))[:, 0].tolist()
         [[10.0, 10.0, 20.0, 14.0], [5.0, 8.0, 25.0, 16.0]]
@@ -118,13 +103,9 @@ def foveal_boxes(boxes: Tensor, factors: Sequence[float] = FOVEAL, *, clip: tupl
 def encode_boxes(boxes: Tensor, targets: Tensor) -> Tensor:
     """How to move and scale each box so that it becomes its target: what a box head learns.
 
-    Args:
-        boxes: (..., 4) xyxy in pixels, with an area.
-        targets: (..., 4) xyxy in pixels, with an area.
-    Returns:
-        (..., 4) dx, dy (of the centre, in widths and heights of the box), dw, dh (logarithms of the growth).
-    Raises:
-        InputError: a box or target without area, or another last axis.
+    Args: boxes and targets, (..., 4) xyxy in pixels, with an area.
+    Returns: (..., 4) dx, dy (of the centre, in widths and heights of the box), dw, dh (logarithms of the growth).
+    Raises: InputError, a box or target without area, or another last axis.
     Example:
         >>> encode_boxes(torch.tensor([0.0, 0, 10, 20]), torch.tensor([5.0, 0, 15, 20])).tolist()
         [0.5, 0.0, 0.0, 0.0]
@@ -147,10 +128,8 @@ def decode_boxes(boxes: Tensor, deltas: Tensor) -> Tensor:
     Args:
         boxes: (N, 4) xyxy in pixels.
         deltas: (N, ..., 4), one set for each box or several (one for each class). Growth stops at 62 times the side.
-    Returns:
-        Like deltas, xyxy in pixels; not clipped to a picture.
-    Raises:
-        InputError: shapes that do not fit.
+    Returns: like deltas, xyxy in pixels; not clipped to a picture.
+    Raises: InputError, shapes that do not fit.
     Example:
         >>> decode_boxes(torch.tensor([[0.0, 0, 10, 20]]), torch.tensor([[0.5, 0, 0, 0]])).tolist()
         [[5.0, 0.0, 15.0, 20.0]]
@@ -172,13 +151,10 @@ def vote_boxes(kept: Tensor, boxes: Tensor, scores: Tensor, *, threshold: float 
 
     Args:
         kept: (M, 4) xyxy in pixels.
-        boxes: (N, 4) xyxy, all candidates of the class.
-        scores: (N,) at least 0.
+        boxes, scores: (N, 4) xyxy, all candidates of the class; (N,) at least 0.
         threshold: IoU from which on a candidate votes.
-    Returns:
-        (M, 4) xyxy; a box that nobody with a positive score votes for stays as it is.
-    Raises:
-        InputError: shapes that do not fit, or a negative score.
+    Returns: (M, 4) xyxy; a box that nobody with a positive score votes for stays as it is.
+    Raises: InputError, shapes that do not fit, or a negative score.
     Example:
         >>> kept, boxes = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 10, 10], [2, 0, 12, 10], [50, 50, 60, 60]])
         >>> vote_boxes(kept, boxes, torch.tensor([0.75, 0.25, 0.9])).tolist()

@@ -20,12 +20,8 @@ CHUNK, PASTE = 2**24, 2**20  # numbers that a step of mask_iou and of paste_mask
 def mask_to_box(masks: Tensor) -> Tensor:
     """Smallest box around each mask.
 
-    Args:
-        masks: (N, H, W) bool.
-    Returns:
-        (N, 4) float32, xyxy in pixels. An empty mask gives (0, 0, 0, 0).
-    Raises:
-        InputError: masks is not 3-d or not bool.
+    Args: masks (N, H, W) bool. Returns: (N, 4) float32, xyxy in pixels; an empty mask gives (0, 0, 0, 0).
+    Raises: InputError, masks is not 3-d or not bool.
     Example:
         >>> mask_to_box(torch.ones(1, 2, 3, dtype=torch.bool)).tolist()
         [[0.0, 0.0, 3.0, 2.0]]
@@ -45,12 +41,8 @@ def mask_to_box(masks: Tensor) -> Tensor:
 def rle_encode(mask: np.ndarray | Tensor) -> Any:
     """Masks as compressed COCO RLE that `json.dump` takes.
 
-    Args:
-        mask: (H, W) or (N, H, W) bool, array or tensor.
-    Returns:
-        {"size": [H, W], "counts": str}, or a list of N of them.
-    Raises:
-        InputError: not bool, or neither 2-d nor 3-d.
+    Args: mask (H, W) or (N, H, W) bool, array or tensor. Returns: {"size": [H, W], "counts": str}, or a list of N of them.
+    Raises: InputError, not bool, or neither 2-d nor 3-d.
     Example:
         >>> rle_encode(np.array([[0, 1, 1], [0, 0, 1]], bool))  # counts 2, 1, 1, 2; the last is coded as 2 - 1
         {'size': [2, 3], 'counts': '2111'}
@@ -73,12 +65,8 @@ def rle_encode(mask: np.ndarray | Tensor) -> Any:
 def rle_counts(rle: dict) -> np.ndarray:
     """Lengths of the runs, zeros first.
 
-    Args:
-        rle: {"size": [H, W], "counts": str, bytes or list of int}.
-    Returns:
-        (R,) int64 that add up to H * W.
-    Raises:
-        InputError: no RLE, damaged text, negative counts, or counts that do not fill the picture.
+    Args: rle {"size": [H, W], "counts": str, bytes or list of int}. Returns: (R,) int64 that add up to H * W.
+    Raises: InputError, no RLE, damaged text, negative counts, or counts that do not fill the picture.
     Example:
         >>> rle_counts({"size": [2, 3], "counts": "2111"}).tolist()
         [2, 1, 1, 2]
@@ -124,12 +112,7 @@ def _counts_of(code: bytes, h: int, w: int) -> np.ndarray:
 def rle_decode(rle: dict) -> np.ndarray:
     """The mask of a COCO RLE, compressed or not.
 
-    Args:
-        rle: {"size": [H, W], "counts": str, bytes or list of int}.
-    Returns:
-        (H, W) bool.
-    Raises:
-        InputError: as `rle_counts`.
+    Args: rle as in `rle_counts`. Returns: (H, W) bool. Raises: InputError as `rle_counts`.
     Example:
         >>> rle_decode({"size": [2, 3], "counts": [2, 1, 1, 2]}).astype(int).tolist()
         [[0, 1, 1], [0, 0, 1]]
@@ -153,10 +136,8 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], h: int, w: int) -> np.
     Args:
         polygons: each x1, y1, x2, y2, ... in pixels, at least 3 points, closed by itself.
         h, w: of the picture, in pixels.
-    Returns:
-        (h, w) bool.
-    Raises:
-        InputError: less than 3 points, an odd number of coordinates, or one that is no number below 1e9.
+    Returns: (h, w) bool.
+    Raises: InputError, less than 3 points, an odd number of coordinates, or one that is no number below 1e9.
     Example:
         >>> polygons_to_mask([[1, 0, 3, 0, 3, 2, 1, 2]], 2, 4).astype(int).tolist()
         [[0, 1, 1, 0], [0, 1, 1, 0]]
@@ -169,13 +150,8 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], h: int, w: int) -> np.
 def polygons_to_rle(polygons: Sequence[Sequence[float]], h: int, w: int) -> dict:
     """As `polygons_to_mask`, but {"size": [h, w], "counts": str}: quicker where only area, box or IoU are wanted."""
     low, high = np.array([-w, -h]), np.array([2 * w, 2 * h])
-    kept = []
-    for polygon in polygons:
-        points = polygon_points(polygon)
-        if (points < low).any() or (points > high).any():
-            points = _clip(points, low, high)
-        if len(points):
-            kept.append(points.ravel().tolist())
+    kept = [_clip(polygon_points(polygon), low, high).ravel().tolist() for polygon in polygons]
+    kept = [points for points in kept if points]
     if h * w == 0 or not kept:
         return rle_encode(np.zeros((h, w), bool))
     rle = coco_mask.merge(coco_mask.frPyObjects(kept, h, w))
@@ -199,6 +175,8 @@ def polygon_points(polygon: Sequence[float]) -> np.ndarray:
 
 def _clip(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Sutherland and Hodgman: cut a polygon at the four sides of a rectangle; fewer than 3 points give none."""
+    if (points >= low).all() and (points <= high).all():
+        return points
     for axis, limit, sign in ((0, low[0], 1), (0, high[0], -1), (1, low[1], 1), (1, high[1], -1)):
         out = []
         for p, q in zip(points, np.roll(points, -1, 0), strict=True):
@@ -253,10 +231,8 @@ def paste_masks(logits: Tensor, boxes: Tensor, height: int, width: int, threshol
         boxes: (N, 4) windows, xyxy in pixels, with any fraction and any part outside the picture.
         height, width: of the picture, in pixels.
         threshold: in the unit of logits; 0 is a probability of one half.
-    Returns:
-        (N, height, width) bool: bilinear value > threshold, and False outside the window.
-    Raises:
-        InputError: shapes do not fit.
+    Returns: (N, height, width) bool: bilinear value > threshold, and False outside the window.
+    Raises: InputError, shapes do not fit.
     Example:
         >>> paste_masks(torch.ones(1, 2, 2), torch.tensor([[1.0, 0, 3, 2]]), 2, 4).int().tolist()
         [[[0, 1, 1, 0], [0, 1, 1, 0]]]
@@ -294,6 +270,6 @@ def _weights(start: Tensor, stop: Tensor, first: Tensor, length: int, cells: int
     return distance.abs_().neg_().add_(1).clamp_(min=0)
 
 
-def _check_masks(masks: Tensor) -> None:
+def _check_masks(masks: Tensor, what: str = "masks") -> None:
     if masks.ndim != 3 or masks.dtype != torch.bool:
-        raise InputError(f"masks are {masks.dtype} of shape {tuple(masks.shape)}; wanted bool, (N, H, W)")
+        raise InputError(f"{what} are {masks.dtype} of shape {tuple(masks.shape)}; wanted bool, (N, H, W)")
