@@ -6,16 +6,8 @@ from fairseg_lite.plots.charts import (
     precision_curve, stages, style, tradeoff,
 )  # fmt: skip
 from fairseg_lite.plots.diagrams import (
-    box_close_ups,
-    cells,
-    confusion_table,
-    flow,
-    frames,
-    overlap_table,
-    pipeline_map,
-    windows,
-    zones,
-)
+    box_close_ups, cells, confusion_table, flow, frames, overlap_table, pipeline_map, windows, zones,
+)  # fmt: skip
 from fairseg_lite.plots.pictures import apart, close_ups, grid, hits, named, patch_hits, patches, scene, tinted, to_pixels
 
 __all__ = [
