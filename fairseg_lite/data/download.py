@@ -19,6 +19,7 @@ import zipfile
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
@@ -191,7 +192,7 @@ def download_coco(
     split: str = "val2017",
     subset: int | None = None,
     mirror: str = COCO,
-    **options: float,
+    **options: Any,
 ) -> dict:
     """Make a COCO folder (`images/` + `instances.json`) of a split of COCO 2017; after a failure call it again.
 
@@ -225,7 +226,7 @@ def download_coco(
         raise InputError(f"annotations of {split} name a picture {odd[0]!r}; a plain file name is wanted")
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
-    archive = None if subset else _archive(split, folder, mirror, options)
+    zipped = None if subset else _archive(split, folder, mirror, options)
 
     def make(item: dict) -> None:
         """One picture, under its own name only when it decodes with the width and height that the annotations tell."""
@@ -233,8 +234,8 @@ def download_coco(
         if _picture_fault(target, item) is None:
             return
         with whole(target) as new:
-            if archive:
-                new.write_bytes(archive.read(name))
+            if zipped:
+                new.write_bytes(zipped.read(name))
                 return
             url = f"{mirror.rstrip('/')}/{name}"
             download(url, new, **options | {"progress": False})

@@ -8,6 +8,7 @@ regions) tells them apart.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -181,8 +182,10 @@ def _masks(o: dict, h: int, w: int) -> dict:
     """Object and surroundings as full pictures, and their sizes had the picture no border."""
     name = CATEGORIES[o["label"]]
     parts: dict[str, Any] = {"around": np.zeros((h, w), bool), "around_pixels": 0}
-    marked = {"around": (partial(_around, name), 2 * ONE)} if name in ("coin", "sun") else {}
-    for key, (test, reach) in {"mask": (INSIDE[name], ONE), **marked}.items():
+    tests: dict[str, tuple[Callable, int]] = {"mask": (INSIDE[name], ONE)}
+    if name in ("coin", "sun"):
+        tests["around"] = partial(_around, name), 2 * ONE
+    for key, (test, reach) in tests.items():
         r = o["radius16"] * reach // (16 * ONE) + 2
         _, _, u, v = _coordinates(o | {"x": r, "y": r}, reach, 2 * r, 2 * r)
         wide = np.zeros((h + 2 * r, w + 2 * r), bool)  # room for all of it

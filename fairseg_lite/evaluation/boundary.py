@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -178,7 +178,7 @@ def boundary_report(
     *,
     widths: Sequence[float] = BANDS,
     tolerance: float = 2,
-    **options: object,
+    **options: Any,
 ) -> BoundaryReport:
     """Boundary quality on the patches of `patch_report`: centred, unjittered, at full resolution, every usable instance.
 

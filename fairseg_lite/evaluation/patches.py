@@ -113,6 +113,6 @@ def patch_report(
         batch = sampler.batch(step).to(device)
         scores = getattr(model, "deepmask", model)(batch.images).scores  # a SharpMask's scores are its DeepMask's
         right.append(((scores > 0) == (batch.labels > 0)).float().mean())
-    rates = ((value > t).float().mean().item() for t in (0.5, 0.7, 0.85))
+    r50, r70, r85 = ((value > t).float().mean().item() for t in (0.5, 0.7, 0.85))
     accuracy = torch.stack(right).mean().item()
-    return PatchReport(len(ious), value.mean().item(), value.median().item(), *rates, accuracy, ious)
+    return PatchReport(len(ious), value.mean().item(), value.median().item(), r50, r70, r85, accuracy, ious)
