@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md tells the truth: its rooms are those that are there, in the order of their floors, and its numbers are today's."""
+"""ARCHITECTURE.md tells the truth: its rooms are there, in the order of their floors, and its numbers are today's."""
 
 import re
 from pathlib import Path
