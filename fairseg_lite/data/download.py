@@ -62,16 +62,13 @@ def download(
     Args:
         url: http:// or https:// address.
         path: where the file goes; a file there that fits size and checksum is kept and nothing is fetched.
-        size: bytes the file must have.
-        checksum: "sha256:..." or "md5:..." that the content must have.
-        tries: attempts in a row that may bring nothing new.
+        size, checksum: bytes the file must have; "sha256:..." or "md5:..." that its content must have.
+        tries, wait: attempts in a row that may bring nothing new; seconds before the second, doubled each time, at most 30.
         timeout: seconds without a byte after which the connection counts as stalled.
-        wait: seconds before the second attempt, doubled each time, at most 30.
         progress: show a bar when it takes more than 2 s.
     Returns: path.
-    Raises:
-        InputError: no such address, the server gives something else than asked, too little room on the disk, or all
-            tries failed; the message names the address, the fault and what is kept.
+    Raises: InputError, no such address, the server gives something else than asked, too little room on the disk, or all
+        tries failed; the message names the address, the fault and what is kept.
     Source: RFC 9110 section 14 (Range). Lesson: none.
     """
     if not url.startswith(("http://", "https://")):

@@ -70,16 +70,14 @@ def tabulate(scenes: Sequence[Scene]) -> InstanceTable:
     """
     counts = [len(s.labels) for s in scenes]
 
-    def joined(parts: list[np.ndarray], like: np.ndarray) -> np.ndarray:
-        return np.concatenate([like, *parts])
-
+    none = np.zeros(0, np.int64)  # for a dataset without a scene
     return InstanceTable(
         image=np.repeat(np.arange(len(scenes)), counts).astype(np.int64),
-        instance=joined([np.arange(n) for n in counts], np.zeros(0, np.int64)),
-        box=joined([s.boxes for s in scenes], np.zeros((0, 4), np.float32)),
-        area=joined([s.areas.astype(np.float64) for s in scenes], np.zeros(0)),
-        label=joined([s.labels for s in scenes], np.zeros(0, np.int64)),
-        crowd=joined([s.crowd for s in scenes], np.zeros(0, bool)),
+        instance=np.concatenate([none, *map(np.arange, counts)]),
+        box=np.concatenate([np.zeros((0, 4), np.float32), *(s.boxes for s in scenes)]),
+        area=np.concatenate([none, *(s.areas for s in scenes)]).astype(np.float64),
+        label=np.concatenate([none, *(s.labels for s in scenes)]),
+        crowd=np.concatenate([none.astype(bool), *(s.crowd for s in scenes)]),
     )
 
 
@@ -113,11 +111,7 @@ def described(dataset: SceneDataset) -> str:
 class SceneCache:
     """A dataset that remembers decoded scenes, least recently used first out, within a bound in bytes.
 
-    Args:
-        dataset: any SceneDataset.
-        limit: bytes of pictures and bit-packed masks.
-    Raises:
-        InputError: a limit below zero.
+    Args: dataset, any SceneDataset; limit, bytes of pictures and bit-packed masks. Raises: InputError, a limit below zero.
     """
 
     def __init__(self, dataset: SceneDataset, *, limit: int = 512 * 2**20):
@@ -159,8 +153,7 @@ def cached(dataset: SceneDataset, limit: int = 512 * 2**20) -> SceneCache:
 class Subset:
     """Some scenes of a dataset, renumbered from 0.
 
-    Args: dataset, and the indices to keep.
-    Raises: ValueError for an index outside the dataset.
+    Args: dataset, and the indices to keep. Raises: InputError for an index outside the dataset.
     """
 
     def __init__(self, dataset: SceneDataset, indices: Sequence[int]):

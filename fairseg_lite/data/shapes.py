@@ -48,11 +48,9 @@ class ShapesDataset:
     """A dataset of generated scenes.
 
     Args:
-        length: number of scenes.
+        length, size: number of scenes; picture side in pixels, or (height, width).
         seed: another seed is another dataset; the course trains on seed 0 and holds out seed 1.
-        size: picture side in pixels, or (height, width).
-    Raises:
-        InputError: a negative length, a seed below 0, or a side under 64 px.
+    Raises: InputError, a negative length, a seed below 0, or a side under 64 px.
     Example:
         >>> scene = ShapesDataset(3, seed=0)[2]
         >>> scene.image.shape, scene.image.dtype, 2 <= len(scene.masks) <= 10

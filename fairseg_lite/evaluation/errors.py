@@ -52,8 +52,8 @@ class ErrorReport:
     gains: dict[str, float]  # kind -> AP that mending it alone would bring
 
     def __str__(self) -> str:
-        total = self.right + sum(n for kind, n in self.counts.items() if kind != "missed")
-        shares = ", ".join(f"{kind} {n}" for kind, n in self.counts.items() if kind != "missed")
+        wrong = {kind: n for kind, n in self.counts.items() if kind != "missed"}
+        total, shares = self.right + sum(wrong.values()), ", ".join(f"{kind} {n}" for kind, n in wrong.items())
         gains = ", ".join(f"{kind} +{gain:.3f}" for kind, gain in self.gains.items())
         return (
             f"of the best {total} detections {self.right} right, {shares}; {self.counts['missed']} of {self.instances} "

@@ -1,4 +1,4 @@
-"""Pixels as numbers: how a network wants its pictures, and the one function that makes them so."""
+"""Pixels as numbers: how a network wants its pictures; and mirrored borders, exactly as the official code makes them."""
 
 from dataclasses import dataclass
 
@@ -45,10 +45,8 @@ def normalise(images: np.ndarray | Tensor, pixels: Pixels = IMAGENET) -> Tensor:
     Args:
         images: (..., H, W, 3) uint8 RGB, array or tensor.
         pixels: the network's; `Network.normalise` gives its own.
-    Returns:
-        (..., 3, H, W) float32, a channels-last view.
-    Raises:
-        InputError: not uint8, or the last axis is not RGB.
+    Returns: (..., 3, H, W) float32, a channels-last view.
+    Raises: InputError, not uint8, or the last axis is not RGB.
     Example:
         >>> normalise(np.full((2, 4, 3), 255, np.uint8))[0, 0, 0].item()  # (1 - .485) / .229
         2.2489...
@@ -61,3 +59,28 @@ def normalise(images: np.ndarray | Tensor, pixels: Pixels = IMAGENET) -> Tensor:
     x = x.flip(-1) if pixels.order == "BGR" else x
     mean, std = torch.tensor(pixels.mean, device=x.device), torch.tensor(pixels.std, device=x.device)
     return x.float().mul_(pixels.white / (255 * std)).sub_(mean / std).movedim(-1, -3)
+
+
+def symmetric_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+    """Mirror a picture at its border, repeating the edge pixel: ... b a | a b ...; negative widths crop.
+
+    Args: x (..., H, W); left, right, top, bottom in pixels; wider than the picture goes on mirroring.
+    Returns: (..., H + top + bottom, W + left + right).
+    Raises: InputError, an empty picture, or one from which more is cropped than there is.
+    Example:
+        >>> symmetric_pad(torch.arange(3)[None], 2, 1, 0, 0).tolist()
+        [[1, 0, 0, 1, 2, 2]]
+
+    Source: official `SpatialSymmetricPadding.lua`. Lesson: 02.
+    """
+    if min(x.shape[-2:]) == 0:
+        raise InputError(f"picture of {tuple(x.shape[-2:])} px is empty; there is nothing to mirror")
+    if x.shape[-2] + top + bottom < 0 or x.shape[-1] + left + right < 0:
+        raise InputError(f"cropping {(left, right, top, bottom)} px takes more than the {tuple(x.shape[-2:])} px there are")
+
+    def mirrored(n: int, before: int, after: int) -> Tensor:
+        i = torch.arange(-before, n + after, device=x.device) % (2 * n)
+        return torch.where(i < n, i, 2 * n - 1 - i)
+
+    rows, cols = mirrored(x.shape[-2], top, bottom), mirrored(x.shape[-1], left, right)
+    return x.index_select(-2, rows).index_select(-1, cols)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from fairseg_lite.errors import InputError, check_choice
-from fairseg_lite.geometry.resample import symmetric_pad
+from fairseg_lite.geometry.pixels import symmetric_pad
 from fairseg_lite.models.network import Trunk
 
 STRIDE = 16

@@ -107,8 +107,7 @@ def boundary_curve(lines: Mapping[str, Mapping[float, float] | Sequence[Mapping[
     Args:
         lines: by name {width in px: IoU} (`BoundaryReport.trimap_iou`), or one of these for each of several runs, drawn as
             their mean in a band from the lowest to the highest. Models may have other widths, runs of one model not.
-    Raises:
-        InputError: no line, a line without a width, or runs of unlike widths.
+    Raises: InputError, no line, a line without a width, or runs of unlike widths.
     Example:
         >>> figure = boundary_curve({"DeepMask": {1: 0.4, 2: 0.5, 4: 0.6}, "SharpMask": [{1: 0.6, 2: 0.7}, {1: 0.7, 2: 0.8}]})
         >>> [line.get_ydata().round(2).tolist() for line in figure.axes[0].lines]

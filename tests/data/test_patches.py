@@ -19,8 +19,7 @@ from fairseg_lite.data.patches import (
 )
 from fairseg_lite.data.scenes import Scene, tabulate
 from fairseg_lite.data.shapes import ShapesDataset
-from fairseg_lite.geometry.pixels import normalise
-from fairseg_lite.geometry.resample import symmetric_pad
+from fairseg_lite.geometry.pixels import normalise, symmetric_pad
 from fairseg_lite.official.patches import OfficialSampler
 
 TINY = PatchSpec(patch_size=96, context=32, object_size=55, target_size=96)

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
-from fairseg_lite.geometry.resample import symmetric_pad
+from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise, symmetric_pad
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle" / "resample.npz"
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from fairseg_lite.geometry.resample import symmetric_pad
+from fairseg_lite.geometry.pixels import symmetric_pad
 from fairseg_lite.models.deepmask import DeepMask, deepmask_resnet50, deepmask_tiny, deepmask_vgg_a
 from fairseg_lite.models.mobile import LiteTrunk
 from fairseg_lite.models.trunks import ResNetTrunk, SymmetricConv2d, VGGTrunk

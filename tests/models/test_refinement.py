@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseg_lite.geometry.resample import symmetric_pad
+from fairseg_lite.geometry.pixels import symmetric_pad
 from fairseg_lite.models.refinement import (
     NaiveRefinementModule,
     OfficialConv2d,

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fairseg_lite.geometry.resample import symmetric_pad
+from fairseg_lite.geometry.pixels import symmetric_pad
 from fairseg_lite.models import trunks
 from fairseg_lite.models.losses import deepmask_loss
 from tests.official.resample import aligned_resize
