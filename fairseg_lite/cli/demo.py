@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from fairseg_lite.cli import detect, propose
-from fairseg_lite.cli.inputs import list_pictures, output_folder, proposer, write_json, write_picture
+from fairseg_lite.cli.inputs import output_folder, proposer, write_json, write_picture
 from fairseg_lite.cli.options import add_device, command, device_of
 from fairseg_lite.errors import InputError
 
@@ -34,6 +34,8 @@ def _demo(a: argparse.Namespace) -> None:
     if not 0 <= a.scene < 500:
         raise InputError(f"--scene is {a.scene}; there are 500, from 0 to 499")
     device = device_of(a)
+    from fairseg_lite.data.layouts import list_pictures
+
     picture = list_pictures(a.picture)[0] if a.picture else None
     out = output_folder(a.out)
 

@@ -1,13 +1,11 @@
 """`fairseg-lite detect`: named objects in pictures; and the options that every command with a detector takes."""
 
 import argparse
-import contextlib
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from fairseg_lite.cli.inputs import image_ids, over_pictures, picture_name, pictures_and_output, proposer, write_picture
+from fairseg_lite.cli.inputs import over_pictures, picture_name, pictures_and_output, proposer, write_picture
 from fairseg_lite.cli.options import add_device, command, device_of, positive
 from fairseg_lite.cli.settings import add_set, arguments
 from fairseg_lite.errors import InputError
@@ -114,16 +112,6 @@ class Detector:
         return detect(self.models, image, proposals, proposer=self.proposer, masks=self.masks, **self.options)
 
 
-def _entry(path: Path, image_id: int) -> dict:
-    """A picture as COCO lists it; without a size where it is damaged."""
-    from fairseg_lite.data.pictures import probe_image
-
-    with contextlib.suppress(ValueError):
-        height, width = probe_image(path)
-        return {"id": image_id, "file_name": path.name, "height": height, "width": width}
-    return {"id": image_id, "file_name": path.name}
-
-
 def categories_of(model) -> tuple[list[str], list[int]]:
     """Names and ids of the categories that a checkpoint remembers; "1", "2", ... where it remembers none."""
     count, record = range(1, model.num_classes + 1), model.record
@@ -146,19 +134,18 @@ def _detect(a: argparse.Namespace) -> int:
     if not 0 <= a.draw <= 1:
         raise InputError(f"--draw is {a.draw}; it is a probability, from 0 to 1")
     device, pictures, out = device_of(a), *pictures_and_output(a)
-    ids = image_ids(a.input, pictures)
-    detector: Callable = Detector(a, a.model, device, [_entry(path, ids[path]) for path in pictures])
+    detector: Callable = Detector(a, a.model, device, [one.entry() for one in pictures])
     table, listed = defaultdict(list), []
 
-    def work(path: Path, image) -> list[dict]:
-        found = detector(image, ids[path])
+    def work(one, image) -> list[dict]:
+        found = detector(image, one.id)
         if a.draw < 1:
-            write_picture(out / picture_name(path, pictures), drawn(image, found, detector.categories, a.draw))
+            write_picture(out / picture_name(one, pictures), drawn(image, found, detector.categories, a.draw))
         for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True):
             if score >= a.draw:
                 table[label].append(score)
                 listed.append((detector.categories[label], score, box))
-        return found.to_coco(ids[path], detector.category_ids)
+        return found.to_coco(one.id, detector.category_ids)
 
     shown = f"those from a score of {a.draw:g} on" if a.draw < 1 else ""
     code = over_pictures(pictures, work, out, "detections", drawn=shown)

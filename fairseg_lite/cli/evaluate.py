@@ -204,7 +204,8 @@ def _rows(a: argparse.Namespace, data, truth: dict, total: int, device) -> tuple
     if a.results.lower().endswith(".json"):
         from fairseg_lite.data.results import read_results
 
-        rows, known = read_results(a.results, truth["images"]), {image["id"] for image in truth["images"]}
+        same = getattr(getattr(data, "dataset", data), "same_category", None)
+        rows, known = read_results(a.results, truth["images"], same=same), {image["id"] for image in truth["images"]}
         return [r for r in rows if len(data) == total or r.get("image_id") in known], None
     detector = Detector(a, [a.results], device, truth["images"])
     ids = {c["name"]: c["id"] for c in truth["categories"]}

@@ -10,8 +10,6 @@ from pathlib import Path
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.files import whole
 
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
-
 
 def open_dataset(name: str, *, held_out: bool, on_fault: str = "raise"):
     """`shapes`, `shapes:N`, or a COCO-format folder.
@@ -33,28 +31,6 @@ def open_dataset(name: str, *, held_out: bool, on_fault: str = "raise"):
     from fairseg_lite.data.coco import CocoDataset
 
     return CocoDataset(name, on_fault=on_fault)
-
-
-def list_pictures(path: str | Path) -> list[Path]:
-    """The picture itself, or every picture in a folder (and in its `images/`), by name.
-
-    Raises:
-        InputError: nothing there, or a folder without a picture.
-    """
-    path = Path(path)
-    if path.is_dir():
-        folders = [f for f in (path, path / "images") if f.is_dir()]
-        found = sorted(p for f in folders for p in f.iterdir() if _is_picture(p))
-        if not found:
-            raise InputError(f"folder {str(path)!r} holds no picture ({', '.join(sorted(PICTURES))})")
-        return found
-    if not path.exists():
-        raise InputError(f"picture {str(path)!r}: no such file or folder")
-    return [path]
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
 
 
 def output_folder(path: str | Path) -> Path:
@@ -95,21 +71,25 @@ def proposer(source: str, device):
     return model
 
 
-def pictures_and_output(a: argparse.Namespace) -> tuple[list[Path], Path]:
-    """The pictures of `a.input`, and the folder `a.out`, which must not hold them."""
-    pictures = list_pictures(a.input)
+def pictures_and_output(a: argparse.Namespace) -> tuple[list, Path]:
+    """The pictures of `a.input` (`data.listed`), and the folder `a.out`, which must not hold them."""
+    from fairseg_lite.data.listed import listed_pictures
+
+    pictures, unknown = listed_pictures(a.input, besides=a.out)
+    if unknown:
+        print(unknown, file=sys.stderr)
     out = output_folder(a.out)
-    if out.resolve() in {p.parent.resolve() for p in pictures}:
+    if out.resolve() in {p.path.parent.resolve() for p in pictures}:
         raise InputError(f"{a.out!r} holds the pictures themselves; choose another folder with -o")
     return pictures, out
 
 
-def over_pictures(pictures: list[Path], work: Callable, out: Path, what: str, *, drawn: str = "") -> int:
+def over_pictures(pictures: list, work: Callable, out: Path, what: str, *, drawn: str = "") -> int:
     """Do one job with each picture and keep the results in OUT/WHAT.json, also those of a job that was stopped.
 
     Args:
-        pictures: their files; a damaged one among several is named and left out.
-        work: called with a file and its picture, gives COCO results.
+        pictures: as from `listed_pictures`; a damaged one among several is named and left out.
+        work: called with one of them and its pixels, gives COCO results.
         out: folder.
         what: "proposals" or "detections".
         drawn: what `work` drew, to say where it is.
@@ -122,15 +102,17 @@ def over_pictures(pictures: list[Path], work: Callable, out: Path, what: str, *,
 
     results, done, damaged = [], 0, []
     try:
-        for path in tqdm(pictures, unit="picture", delay=2):
+        for one in tqdm(pictures, unit="picture", delay=2):
             try:
-                image = load_image(path)
+                if one.fault:
+                    raise InputError(one.fault)
+                image = load_image(one.path, one.size)
             except InputError as error:
                 if len(pictures) == 1:
                     raise
                 damaged.append(error)
                 continue
-            results += [{**row, "file_name": path.name} for row in work(path, image)]
+            results += [{**row, "file_name": one.name} for row in work(one, image)]
             done += 1
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{what} for {done} of {len(pictures)} pictures are kept in {out}") from None
@@ -145,25 +127,16 @@ def over_pictures(pictures: list[Path], work: Callable, out: Path, what: str, *,
         print(f"{drawn} drawn in {out}/*.png")
     if damaged:
         print(f"{len(damaged)} of {len(pictures)} pictures left out")
+    if new := sum(one.new for one in pictures):
+        print(f"{new} of {len(pictures)} pictures are not in the annotations: their ids are new")
     return 2 if damaged else 0
 
 
-def image_ids(source: str, pictures: list[Path]) -> dict[Path, int]:
-    """Ids that the folder's COCO annotations give, if it has some that name all pictures; else 1, 2, ..."""
-    from fairseg_lite.data.coco_json import locate
-
-    try:
-        entries = json.loads(locate(source)[1].read_text("utf-8"))["images"]
-        known = {Path(e["file_name"]).name: int(e["id"]) for e in entries}
-        return {p: known[p.name] for p in pictures}
-    except (ValueError, OSError, LookupError, TypeError):
-        return {p: i for i, p in enumerate(pictures, 1)}
-
-
-def picture_name(path: Path, pictures: list[Path]) -> str:
-    """NAME.png, or NAME.jpg.png where NAME.jpg and NAME.tif are both there."""
-    alone = sum(p.stem == path.stem for p in pictures) == 1
-    return f"{path.stem if alone else path.name}.png"
+def picture_name(one, pictures: list) -> str:
+    """NAME.png, or NAME.jpg.png where NAME.jpg and NAME.tif are both there; in a folder as the picture is."""
+    name = Path(one.name)
+    alone = sum(Path(p.name).with_suffix("") == name.with_suffix("") for p in pictures) == 1
+    return f"{name.with_suffix('') if alone else name}.png"
 
 
 def write_json(path: str | Path, content: object, *, indent: int | None = None) -> None:

@@ -1,9 +1,8 @@
 """`fairseg-lite propose`: masks for pictures."""
 
 import argparse
-from pathlib import Path
 
-from fairseg_lite.cli.inputs import image_ids, over_pictures, picture_name, pictures_and_output, proposer, write_picture
+from fairseg_lite.cli.inputs import over_pictures, picture_name, pictures_and_output, proposer, write_picture
 from fairseg_lite.cli.options import add_device, add_precision, command, device_of, dtype_of, positive
 from fairseg_lite.cli.settings import add_set, arguments
 from fairseg_lite.errors import InputError
@@ -43,16 +42,15 @@ def _propose(a: argparse.Namespace) -> int:
     options = arguments(a.set, propose, besides=("top_k", "refine", "max_side", "dtype", "timer"))
     options |= {"top_k": a.top_k, "refine": not a.coarse} | ({"max_side": a.max_side} if a.max_side else {})
     model = prepare(proposer(a.model, device), dtype=dtype_of(a.precision, device))
-    ids = image_ids(a.input, pictures)
     short: list[str] = []
 
-    def work(path: Path, image) -> list[dict]:
+    def work(one, image) -> list[dict]:
         found = propose(model, image, **options)
         if len(found) < a.top_k and "nms" not in options:
-            short.append(f"{path.name}: {len(found)}")
+            short.append(f"{one.name}: {len(found)}")
         if a.draw:
-            write_picture(out / picture_name(path, pictures), drawn(image, found, a.draw))
-        return found.to_coco(ids[path])
+            write_picture(out / picture_name(one, pictures), drawn(image, found, a.draw))
+        return found.to_coco(one.id)
 
     code = over_pictures(pictures, work, out, "proposals", drawn=f"the best {a.draw}" if a.draw else "")
     if short:

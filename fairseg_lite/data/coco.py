@@ -1,7 +1,7 @@
-"""Any COCO-format folder as scenes, its check, and any scenes as a COCO-format folder.
+"""Any COCO-format data set as scenes, its check, and any scenes as a COCO-format folder.
 
-What is accepted: polygons, RLE and crowds; categories as the file names them; pictures of every Pillow format. A
-missing or wrong box or area is measured from the mask. What is a fault stands in `coco_json` and `pictures`.
+What is accepted: the layouts of `layouts`; polygons, RLE and crowds; categories as the file names them; pictures of every Pillow
+format. A missing or wrong box or area is measured from the mask. What is mended or a fault stands in `coco_json` and `pictures`.
 """
 
 import json
@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from fairseg_lite.data.coco_json import Content, Fault, Picture, locate, read_coco
-from fairseg_lite.data.pictures import load_image
+from fairseg_lite.data.coco_json import Fault, Picture, read_coco
+from fairseg_lite.data.layouts import locate
+from fairseg_lite.data.pictures import exif_turn, load_image
 from fairseg_lite.data.scenes import InstanceTable, Scene, SceneDataset
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.files import whole
@@ -28,39 +29,53 @@ SMALL, LARGE = 32**2, 96**2  # COCO's size classes, in pixels of mask
 
 
 class CocoDataset:
-    """Scenes of a COCO-format folder; opening it reads the JSON and the head of each picture, a scene the rest.
+    """Scenes of a COCO-format data set; opening it reads the JSON and the head of each picture, a scene the rest.
 
     Args:
-        folder_or_images: holds `images/` and `instances.json`; or holds the pictures, with FOLDER.json beside it.
-        annotations: the JSON file, where it lies elsewhere.
+        source, images: a folder or a JSON file, and the folder of pictures where it lies elsewhere: as for `locate`.
         on_fault: "raise", or "skip": a damaged annotation is left out, a damaged picture with all of its annotations;
             one line for each kind of fault goes to stderr. Damage in the middle of a picture shows only when it is
             decoded: then the scene is grey and its masks are empty, and a line says so. "collect" is "skip" in silence.
+        crowds_are_objects: take every crowd for an object: some tools write "iscrowd" 1 for all that is no polygon.
     Raises:
         InputError: as `locate` and `read_coco`; with "raise", the first fault; with "skip", no picture is left.
         Getting a scene with "raise": its picture is damaged.
 
     Attributes: categories, category_ids (both in the file's order), pictures, faults (a list that decoding may extend),
-    measured (number of annotations whose box or area did not fit the mask and was measured from it).
+    measured (number of annotations whose box or area did not fit the mask and was measured from it), mended (a line for each
+    kind of thing that was read in another form than written), same_category {other ids of a category: its id in category_ids}.
     Source: COCO's data format. Lesson: 01.
     """
 
-    def __init__(self, folder_or_images: str | Path, annotations: str | Path | None = None, *, on_fault: str = "raise"):
+    def __init__(
+        self,
+        source: str | Path,
+        images: str | Path | None = None,
+        *,
+        on_fault: str = "raise",
+        crowds_are_objects: bool = False,
+    ):
         if on_fault not in ("raise", "skip", "collect"):
             raise InputError(f"on_fault is {on_fault!r}; choose 'raise', 'skip' or 'collect'")
-        images, self.path = locate(folder_or_images, annotations)
-        content: Content = read_coco(images, self.path)
+        folder, self.path = locate(source, images)
+        content = read_coco(folder, self.path, crowds_are_objects=crowds_are_objects)
         self.categories, self.category_ids, self.pictures = content.categories, content.category_ids, content.pictures
+        self.same_category, self.mended = content.same_category, content.mended.lines()
         self._grey: set[int] = set()  # ids of pictures that could not be decoded
         self.faults, self.measured, self.on_fault = content.faults, content.measured, on_fault
+        if len(self.instances) and self.instances.crowd.all():
+            self.mended.append(
+                f'all {len(self.instances)} annotations have "iscrowd" 1: nothing can be learnt from crowds; if they are '
+                "objects, --crowds-are-objects (crowds_are_objects=True) takes them as such"
+            )
         if self.faults and on_fault == "raise":
             rest = f" ({len(self.faults) - 1} more faults)" if len(self.faults) > 1 else ""
             raise InputError(
                 f"{self.faults[0]}{rest}\n`fairseg-lite data check` lists every fault; on_fault='skip' leaves them out"
             )
-        if on_fault == "skip":
-            for line in summary(self.faults):
-                print(f"{self.path}: skipped {line}", file=sys.stderr)
+        if on_fault != "collect":
+            for line in [*self.mended, *(f"skipped {line}" for line in summary(self.faults))]:
+                print(f"{self.path}: {line}", file=sys.stderr)
             if not self.pictures:
                 raise InputError(f"{str(self.path)!r}: no picture is left, all {len(self.faults)} have a fault")
 
@@ -134,6 +149,7 @@ class CheckReport:
     per_category: dict[str, int]  # instances without crowds
     sizes: dict[str, int]  # COCO's classes by mask area
     measured: int  # annotations whose box or area was missing or wrong
+    mended: list[str]  # what was read in another form than written
     faults: list[Fault]
 
     def __str__(self) -> str:
@@ -147,45 +163,48 @@ class CheckReport:
         ]
         if self.measured:
             lines.append(f"  {self.measured:,} boxes or areas were missing or did not fit the mask: measured from the mask")
+        lines += [textwrap.fill(f"  {line}", 120, subsequent_indent="    ") for line in self.mended]
         shown = [f"  {f.kind}: {f}" for f in sorted(self.faults, key=lambda f: f.kind)]
         lines.append(f"  {len(self.faults):,} faults" + (":" if shown else ""))
         return "\n".join(lines + ["  " + line for line in shown])
 
 
-def check(folder: str | Path, annotations: str | Path | None = None, *, progress: bool = True) -> CheckReport:
-    """Decode every picture and every mask of a COCO-format folder.
+def check(
+    source: str | Path, images: str | Path | None = None, *, crowds_are_objects: bool = False, progress: bool = True
+) -> CheckReport:
+    """Decode every picture of a COCO-format data set, and judge every mask by its runs and corners.
 
     Args: as `CocoDataset`; progress shows a bar when it takes more than 2 s.
     Returns: CheckReport with every fault.
-    Raises: ValueError, when there is nothing to check: no folder, no JSON, no list of pictures.
+    Raises: InputError, when there is nothing to check: no folder, no JSON, no list of pictures.
     """
-    dataset = CocoDataset(folder, annotations, on_fault="collect")
-    areas, labels, crowds, empty = [], [], [], 0
-    for i in tqdm(range(len(dataset)), unit="picture", disable=not progress, delay=2):
-        known = len(dataset.faults)
-        scene = dataset[i]
-        damaged = len(dataset.faults) > known
-        for annotation, area in zip(scene.annotation_ids, scene.areas, strict=True):
-            if area == 0 and not damaged:
-                text = "its mask has no pixel in the picture"
-                dataset.faults.append(Fault("empty mask", scene.file_name, int(annotation), text))
-        areas.append(scene.areas)
-        labels.append(scene.labels)
-        crowds.append(scene.crowd)
-        empty += len(scene.labels) == 0
-    area, label, crowd = (np.concatenate([np.zeros(0, int), *x]) for x in (areas, labels, crowds))
-    area, label = area[crowd == 0], label[crowd == 0]
+    dataset = CocoDataset(source, images, on_fault="collect", crowds_are_objects=crowds_are_objects)
+    turns: Counter = Counter()
+    for p in tqdm(dataset.pictures, unit="picture", disable=not progress, delay=2):
+        try:
+            load_image(p.path, (p.height, p.width))
+            turns[exif_turn(p.path, (p.height, p.width))] += 1
+        except InputError as error:
+            dataset.faults.append(Fault("picture damaged", p.file_name, None, str(error)))
+    if turned := turns["stored"] + turns["upright"]:
+        dataset.mended.append(
+            f"{turned} pictures carry an EXIF rotation: {turns['stored']} are annotated as stored, {turns['upright']} upright; "
+            "every command looks at them as they are annotated"
+        )
+    table = dataset.instances
+    area, label = table.area[~table.crowd], table.label[~table.crowd]
     sizes = ((area < SMALL).sum(), ((area >= SMALL) & (area < LARGE)).sum(), (area >= LARGE).sum())
-    counts = np.bincount(label.astype(int), minlength=len(dataset.categories))
+    counts = np.bincount(label, minlength=len(dataset.categories))
     return CheckReport(
         name=str(dataset.path),
         images=len(dataset),
-        empty_images=empty,
+        empty_images=len(dataset) - len(np.unique(table.image)),
         instances=len(area),
-        crowds=int(crowd.sum()),
+        crowds=int(table.crowd.sum()),
         per_category={name: int(n) for name, n in zip(dataset.categories, counts, strict=True) if n},
         sizes={name: int(n) for name, n in zip(("small", "medium", "large"), sizes, strict=True)},
         measured=dataset.measured,
+        mended=dataset.mended,
         faults=dataset.faults,
     )
 

@@ -1,21 +1,22 @@
-"""Reading and judging a COCO 'instances' file: every fault gets a kind, a file and, if there is one, an annotation id.
+"""Reading a COCO 'instances' file as annotation tools write it: what can be mended is, and counted; the rest is a fault.
 
-Masks stay as they are written (polygons or RLE). No picture is decoded: only head and tail of its file are read.
+Every fault has a kind, a file and, if there is one, an annotation id. Masks stay as they are written (polygons or RLE).
+No picture is decoded: only head and tail of its file are read.
 """
 
 import json
+import os
+from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
+from fairseg_lite.data.layouts import Names
 from fairseg_lite.data.pictures import WrongSize, probe_image
+from fairseg_lite.data.segmentations import Bad, measured, usable, whole_number
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.masks import mask_to_box, polygon_points, polygons_to_mask, rle_counts
-
-BOX_SLACK, AREA_SLACK = 2.0, 1.25  # a box off by more pixels, an area off by a larger factor, is measured anew
 
 
 @dataclass(frozen=True)
@@ -56,51 +57,179 @@ class Picture:
     annotations: list[Annotation] = field(default_factory=list)
 
 
-@dataclass
+class Mended:
+    """What was read in another form than it was written: how often, and where first."""
+
+    def __init__(self):
+        self.counts, self.first = Counter(), {}
+
+    def note(self, kind: str, where: object) -> None:
+        self.counts[kind] += 1
+        self.first.setdefault(kind, where)
+
+    def lines(self) -> list[str]:
+        """One for each kind, such as "6 annotation ids that repeat, made anew (first: annotation 1 of p1.png)"."""
+        return [f"{n:,} {kind} (first: {self.first[kind]})" for kind, n in self.counts.items()]
+
+
 class Content:
-    """What a COCO file holds, faults set aside."""
+    """What a COCO file holds, faults set aside.
 
-    categories: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    pictures: list[Picture]
-    faults: list[Fault]
-    measured: int  # annotations whose box or area was missing or did not fit the segmentation
-
-
-class _Bad(Exception):
-    def __init__(self, kind: str, text: str):
-        super().__init__(text)
-        self.kind = kind
-
-
-def locate(folder: str | Path, annotations: str | Path | None = None) -> tuple[Path, Path]:
-    """Where the pictures and the annotations of a data set are.
-
-    Args:
-        folder: holds `images/` and `instances.json`; or holds the pictures, with FOLDER.json beside it.
-        annotations: the JSON file, where it lies elsewhere.
-    Returns:
-        (folder of pictures, JSON file).
-    Raises:
-        InputError: one of them is not there.
+    Attributes: categories, category_ids (by label); same_category {other ids of a name: its first id}; pictures; faults; mended;
+    measured, the number of annotations whose box or area was missing or did not fit the segmentation; written, the raw file.
     """
-    folder = Path(folder).absolute() if str(folder) in (".", "") else Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"data {str(folder)!r}: no such folder; wanted images/ and instances.json in it")
-    own, beside = folder / "instances.json", folder.with_name(folder.name + ".json")
-    path = Path(annotations) if annotations is not None else own if own.is_file() else beside
-    if not path.is_file():
-        wanted = f"{str(path)!r}" if annotations is not None else f"{str(own)!r} or {str(beside)!r}"
-        raise InputError(f"data {str(folder)!r}: there is no annotation file {wanted}")
-    return (folder / "images" if (folder / "images").is_dir() else folder), path
+
+    def __init__(self, images: Path, annotations: Path):
+        self.path, self.written, self.mended, self.faults, self.measured = annotations, _load(annotations), Mended(), [], 0
+        root = annotations.parent
+        self.names = Names([images, root, *([root.parent] if root.name == "annotations" else [])])
+        self.by_id: dict[int, Picture | None] = {}  # None: a fault stands for it
+        self.unfit: dict[str, str] = {}  # real paths of files that are not the pictures that the entries mean, and why
+        self._read_pictures()
+        self.pictures = [p for p in self.by_id.values() if p is not None]
+
+    def _whole(self, value: object, what: str) -> int | None:
+        key = whole_number(value)
+        if key is not None and type(value) is not int:
+            self.mended.note("numbers written as text or fractions", f"{what} {value!r}")
+        return key
+
+    # pictures
+
+    def _read_pictures(self) -> None:
+        entries = [e if isinstance(e, dict) else {} for e in self.written["images"]]
+        fresh = max([0, *(k for e in entries if (k := whole_number(e.get("id"))) is not None)])
+        texts = [e["id"] for e in entries if isinstance(e.get("id"), str) and e["id"] and whole_number(e["id"]) is None]
+        self.same = {text: k for k, text in enumerate(dict.fromkeys(texts), fresh + 1)}  # ids that are none: their numbers
+        for text, key in self.same.items():
+            self.mended.note("picture ids that are no numbers, numbered anew", f"{text!r} is {key}")
+        taken: dict[Path, int] = {}
+        unclear = []
+        for number, entry in enumerate(entries):
+            key, name = self._key(entry.get("id"), "picture id"), entry.get("file_name")
+            if key is None or not isinstance(name, str):
+                text = f"picture number {number} needs a whole number 'id' and a text 'file_name'"
+                self.faults.append(Fault("bad picture entry", str(name or self.path.name), None, text))
+            elif key in self.by_id:
+                self.faults.append(Fault("picture id given twice", name, None, f"picture id {key} is given twice"))
+            elif (path := self.names.exact(name)) in taken:
+                self.same[key] = taken[path]
+                self.mended.note("pictures listed under two ids, taken as one", f"{name} under {taken[path]} and {key}")
+            else:
+                self.by_id[key] = None
+                if path is None:
+                    unclear.append((key, name, entry))
+                else:
+                    taken[path] = key
+                    self._keep(key, name, path, entry)
+        self._find(unclear, taken)
+
+    def _key(self, raw: object, what: str) -> int | None:
+        """The number of a picture."""
+        key = self.same.get(raw) if isinstance(raw, Hashable) else None
+        return self._whole(raw, what) if key is None else key
+
+    def _keep(self, key: int, name: str, path: Path, entry: dict) -> None:
+        size = entry.get("height"), entry.get("width")
+        whole = tuple(self._whole(s, "size") for s in size)
+        try:
+            if size != (None, None) and not all(s is not None and s > 0 for s in whole):
+                raise Bad("bad picture entry", f"height {size[0]!r} and width {size[1]!r} are not whole numbers above 0")
+            self.by_id[key] = Picture(key, name, path, *_probed(path, whole if whole[0] else None))
+        except Bad as bad:
+            self.unfit[os.path.realpath(path)] = str(bad)
+            self.faults.append(Fault(bad.kind, name, None, str(bad)))
+
+    def _find(self, unclear: list[tuple[int, str, dict]], taken: dict[Path, int]) -> None:
+        """Files for names that are not there: where just one fits, and it fits no other name."""
+        fitting = {key: [p for p in self.names.likely(name) if p not in taken] for key, name, _ in unclear}
+        wanted = Counter(p for found in fitting.values() for p in found)
+        for key, name, entry in unclear:
+            found = fitting[key]
+            if len(found) == 1 and wanted[found[0]] == 1:
+                self.mended.note("names of pictures that stand for another path", f"{name!r} for {str(found[0])!r}")
+                self._keep(key, name, found[0], entry)
+                continue
+            text = f"there is no file {str(self.names.folders[0] / name)!r}"
+            if found:
+                text += f"; {str(found[0])!r} fits, and so does another" + (" name" if len(found) == 1 else "")
+            self.faults.append(Fault("picture missing", name or self.path.name, None, text))
+
+    # annotations
+
+    def read_annotations(self, *, crowds_are_objects: bool = False) -> "Content":
+        """Categories, and the pictures' annotations. Raises: InputError, for damaged categories."""
+        entries = [e if isinstance(e, dict) else {} for e in self.written["annotations"]]
+        self._read_categories({str(e.get("category_id")) for e in entries})
+        self.seen: dict[int, dict] = {}
+        self.fresh = max([0, *(k for e in entries if (k := whole_number(e.get("id"))) is not None)])
+        for number, entry in enumerate(entries):
+            raw, picture = entry.get("image_id"), None
+            try:
+                if (key := self._key(raw, "image_id")) not in self.by_id:
+                    raise Bad("unknown picture", f"its picture {raw!r} is not in 'images'")
+                if (picture := self.by_id[key]) is not None:  # else its picture's fault stands in the list already
+                    self._annotation(entry, picture, crowds_are_objects)
+            except Bad as bad:
+                file = self.path.name if picture is None else picture.file_name
+                self.faults.append(Fault(bad.kind, file, entry.get("id", f"number {number}"), str(bad)))
+        del self.seen
+        return self
+
+    def _annotation(self, entry: dict, picture: Picture, crowds_are_objects: bool) -> None:
+        category, crowd = self._whole(entry.get("category_id"), "category_id"), entry.get("iscrowd", 0)
+        if category not in self.labels:
+            raise Bad("unknown category", f"its category {entry.get('category_id')!r} is not in 'categories'")
+        if crowd not in (0, 1, "0", "1"):
+            raise Bad("bad annotation entry", f"'iscrowd' is {crowd!r}; wanted 0 or 1")
+        segmentation, mended = usable(entry.get("segmentation"), picture.height, picture.width)
+        box, area, anew = measured(segmentation, picture.height, picture.width, entry)
+        if not area > 0:
+            raise Bad("empty mask", "its mask has no pixel in the picture")
+        key, where = self._whole(entry.get("id"), "annotation id"), f"annotation {entry.get('id')} of {picture.file_name}"
+        if key in self.seen and self.seen[key] == entry:
+            self.mended.note("annotations that are listed twice, taken once", where)
+            return
+        if key is None or key in self.seen:
+            kind = "annotations without a whole id" if key is None else "annotation ids that repeat"
+            self.mended.note(f"{kind}, made anew", where)
+            self.fresh += 1
+            key = self.fresh
+        self.seen[key] = entry
+        for kind in mended:
+            self.mended.note(kind, where)
+        self.measured += anew
+        crowd = bool(int(crowd)) and not crowds_are_objects
+        picture.annotations.append(Annotation(key, self.labels[category], crowd, segmentation, box, area))
+
+    def _read_categories(self, used: set[str]) -> None:
+        entries = self.written["categories"]
+        groups = {c.get("supercategory") for c in entries if isinstance(c, dict) and isinstance(c.get("supercategory"), str)}
+        names, ids = {}, {}  # by id, by name
+        self.same_category: dict[int, int] = {}
+        for c in entries:
+            key = self._whole(c.get("id"), "category id") if isinstance(c, dict) else None
+            if key is None or not isinstance(name := c.get("name"), str):
+                raise InputError(f"{str(self.path)!r}: category {str(c)[:80]} is not {{'id': a whole number, 'name': text}}")
+            if names.setdefault(key, name) != name:
+                raise InputError(f"{str(self.path)!r}: category id {key} is given twice; give each category its own")
+            if name in groups and c.get("supercategory") != name and not used & {str(key), str(float(key))}:
+                self.mended.note("categories that are mere groups of others, left out", name)
+            elif (first := ids.setdefault(name, key)) != key:
+                self.same_category[key] = first
+                self.mended.note("ids of categories whose name has one already, taken as that", f"{name}: {key} as {first}")
+        self.categories, self.category_ids = tuple(ids), tuple(ids.values())
+        self.labels = {key: list(ids).index(name) for key, name in names.items() if name in ids}
 
 
-def read_coco(images: Path, annotations: Path) -> Content:
+def read_coco(images: Path, annotations: Path, *, crowds_are_objects: bool = False) -> Content:
     """Read an 'instances' file and look at every picture's head.
 
     Args:
-        images: folder that file names start from; a name that is not there is also tried from the JSON file's folder.
-        annotations: JSON file.
+        images: folder that file names start from; a name that is not there is also tried from the JSON file's folder, and
+            then as the one file below `images` that it can mean.
+        annotations: JSON file, in UTF-8 with or without a mark.
+        crowds_are_objects: take "iscrowd" as 0 everywhere.
     Returns:
         Content; a picture with a fault is left out with its annotations, an annotation with a fault alone.
     Raises:
@@ -108,32 +237,7 @@ def read_coco(images: Path, annotations: Path) -> Content:
 
     Source: COCO's data format. Lesson: 01.
     """
-    content = _load(annotations)
-    ids, names = _categories(content["categories"], annotations)
-    faults: list[Fault] = []
-    listed, pictures = set(), {}  # type: ignore[var-annotated]
-    for number, entry in enumerate(content["images"]):
-        try:
-            picture = _picture(entry, number, images, annotations.parent, listed)
-            pictures[picture.id] = picture
-        except _Bad as bad:
-            file = entry.get("file_name") if isinstance(entry, dict) else None
-            faults.append(Fault(bad.kind, str(file or annotations.name), None, str(bad)))
-    labels, seen, measured = {c: k for k, c in enumerate(ids)}, set(), 0  # type: ignore[var-annotated]
-    for number, entry in enumerate(content["annotations"]):
-        try:
-            key = _annotation_key(entry, number, seen, listed)
-            if key not in pictures:
-                continue  # its picture's fault stands in the list already
-            annotation, anew = _annotation(entry, pictures[key], labels)
-            pictures[key].annotations.append(annotation)
-            measured += anew
-        except _Bad as bad:
-            entry = entry if isinstance(entry, dict) else {}
-            image = entry.get("image_id")
-            file = pictures[image].file_name if _whole(image) and image in pictures else annotations.name
-            faults.append(Fault(bad.kind, file, entry.get("id"), str(bad)))
-    return Content(names, ids, list(pictures.values()), faults, measured)
+    return Content(images, annotations).read_annotations(crowds_are_objects=crowds_are_objects)
 
 
 def _load(path: Path) -> dict:
@@ -151,154 +255,10 @@ def _load(path: Path) -> dict:
     return content
 
 
-def _categories(entries: list, path: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    for c in entries:
-        if not isinstance(c, dict) or not _whole(c.get("id")) or not isinstance(c.get("name"), str):
-            raise InputError(f"{str(path)!r}: category {str(c)[:80]} is not {{'id': a whole number, 'name': text}}")
-    ids = tuple(c["id"] for c in entries)
-    if len(set(ids)) < len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise InputError(f"{str(path)!r}: category id {twice} is given twice; give each category its own")
-    return ids, tuple(c["name"] for c in entries)
-
-
-def _picture(entry: dict, number: int, images: Path, beside: Path, listed: set) -> Picture:
-    if not isinstance(entry, dict) or not _whole(entry.get("id")) or not isinstance(entry.get("file_name"), str):
-        raise _Bad("bad picture entry", f"picture number {number} needs a whole number 'id' and a text 'file_name'")
-    key, name = entry["id"], entry["file_name"]
-    if key in listed:
-        raise _Bad("picture id given twice", f"picture id {key} is given twice")
-    listed.add(key)
-    size: Any = (entry.get("height"), entry.get("width"))
-    if size != (None, None) and not all(type(s) is int and s > 0 for s in size):
-        raise _Bad("bad picture entry", f"height {size[0]!r} and width {size[1]!r} are not whole numbers above 0")
-    path = next((p for p in (images / name, beside / name) if p.is_file()), images / name)
-    if not path.is_file():
-        raise _Bad("picture missing", f"there is no file {str(path)!r}")
+def _probed(path: Path, size: tuple[int, int] | None) -> tuple[int, int]:
     try:
-        height, width = probe_image(path, size if size != (None, None) else None)
+        return probe_image(path, size)
     except WrongSize as error:
-        raise _Bad("picture of another size", str(error)) from None
+        raise Bad("picture of another size", str(error)) from None
     except InputError as error:
-        raise _Bad("picture damaged", str(error)) from None
-    return Picture(key, name, path, height, width)
-
-
-def _annotation_key(entry: dict, number: int, seen: set, listed: set) -> int:
-    """Id of the annotation's picture."""
-    if not isinstance(entry, dict) or not _whole(entry.get("id")):
-        raise _Bad("bad annotation entry", f"annotation number {number} needs a whole number 'id'")
-    if entry["id"] in seen:
-        raise _Bad("annotation id given twice", "its id is given twice")
-    seen.add(entry["id"])
-    key: Any = entry.get("image_id")
-    if not _whole(key) or key not in listed:
-        raise _Bad("unknown picture", f"its picture {key!r} is not in 'images'")
-    return key
-
-
-def _annotation(entry: dict, picture: Picture, labels: dict[int, int]) -> tuple[Annotation, bool]:
-    category, crowd = entry.get("category_id"), entry.get("iscrowd", 0)
-    if not _whole(category) or category not in labels:
-        raise _Bad("unknown category", f"its category {category!r} is not in 'categories'")
-    if crowd not in (0, 1):
-        raise _Bad("bad annotation entry", f"'iscrowd' is {crowd!r}; wanted 0 or 1")
-    segmentation = entry.get("segmentation")
-    if not segmentation:
-        raise _Bad("no segmentation", "it has no segmentation; a box alone cannot train a mask")
-    if isinstance(segmentation, dict):
-        box, area, anew = _measure_rle(segmentation, entry, picture)
-    elif isinstance(segmentation, list) and all(isinstance(p, list) for p in segmentation):
-        box, area, anew = _measure_polygons(segmentation, entry, picture)
-    else:
-        raise _Bad("bad segmentation", "its segmentation is neither an RLE nor a list of polygons [[x1, y1, ...], ...]")
-    if not area > 0:
-        raise _Bad("empty mask", "its mask has no pixel in the picture")
-    return Annotation(entry["id"], labels[category], bool(crowd), segmentation, box, area), anew
-
-
-def _measure_rle(rle: dict, entry: dict, picture: Picture) -> tuple[np.ndarray, float, bool]:
-    """Exact, as the runs tell everything."""
-    try:
-        counts = rle_counts(rle)
-    except InputError as error:
-        raise _Bad("bad RLE", str(error)) from None
-    h, w = rle["size"]
-    if (h, w) != (picture.height, picture.width):
-        raise _Bad("bad RLE", f"its RLE is {w} x {h} px, the picture {picture.width} x {picture.height}")
-    stop = counts.cumsum()[1::2]
-    start, stop = (stop - counts[1::2])[counts[1::2] > 0], stop[counts[1::2] > 0] - 1
-    if len(start) == 0:
-        return np.zeros(4, np.float32), 0.0, True
-    low, high = (0, h - 1) if (start // h != stop // h).any() else ((start % h).min(), (stop % h).max())
-    box = np.array([start[0] // h, low, stop[-1] // h + 1, high + 1], np.float32)
-    area = float(counts[1::2].sum())
-    return box, area, not (_box_fits(entry.get("bbox"), box) and _area_fits(entry.get("area"), area))
-
-
-def _measure_polygons(polygons: list, entry: dict, picture: Picture) -> tuple[np.ndarray, float, bool]:
-    """The file's box and area where they fit the corners; else, and for hair-thin ones, from the pixels."""
-    h, w = picture.height, picture.width
-    try:
-        parts = [polygon_points(p) for p in polygons]
-    except InputError as error:
-        raise _Bad("bad polygon", str(error)) from None
-    corners = np.concatenate(parts)
-    box = np.concatenate([corners.min(0), corners.max(0)]).clip(0, [w, h, w, h]).astype(np.float32)
-    area = length = 0.0
-    inside = (corners >= -BOX_SLACK).all() and (corners <= np.array([w, h]) + BOX_SLACK).all()
-    for points in parts:
-        after = np.concatenate([points[1:], points[:1]])
-        area += abs(np.sum(points[:, 0] * after[:, 1] - points[:, 1] * after[:, 0])) / 2
-        length += np.sqrt(((after - points) ** 2).sum(1)).sum()
-    if inside and area > length / 2 and _area_fits(entry.get("area"), area) and _box_fits(entry.get("bbox"), box):
-        x, y, bw, bh = entry["bbox"]
-        return np.array([x, y, x + bw, y + bh]).clip(0, [w, h, w, h]).astype(np.float32), float(entry["area"]), False
-    mask = polygons_to_mask(polygons, h, w)
-    if mask.any():
-        box = mask_to_box(torch.from_numpy(mask)[None])[0].numpy()
-    fits = _box_fits(entry.get("bbox"), box) and _area_fits(entry.get("area"), float(mask.sum()))
-    return box, float(mask.sum()), not fits
-
-
-def _whole(value: object) -> bool:
-    return type(value) is int and abs(value) < 2**63
-
-
-def whole_number(value: Any) -> int | None:
-    """An id as some tools write it: 7, 7.0 or "7"; None for anything else.
-
-    Example:
-        >>> [whole_number(v) for v in (7, 7.0, "007", 7.5, "seven", True, None)]
-        [7, 7, 7, None, None, None, None]
-    """
-    if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdigit() and len(value) < 20:
-        value = int(value)
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return value if _whole(value) else None
-
-
-def number(value: Any) -> float | None:
-    """A finite number, also one that is written as text; None for anything else.
-
-    Example:
-        >>> [number(v) for v in (1, "0.5", "high", True, float("nan"))]
-        [1.0, 0.5, None, None, None]
-    """
-    try:
-        value = float(value) if isinstance(value, str) else value
-    except ValueError:
-        return None
-    return float(value) if type(value) in (int, float) and abs(value) <= 1e30 else None
-
-
-def _box_fits(bbox: object, box: np.ndarray) -> bool:
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(type(b) in (int, float) and abs(b) < 1e9 for b in bbox):
-        return False
-    x, y, w, h = bbox
-    return bool((np.abs(np.array([x, y, x + w, y + h]) - box) <= BOX_SLACK).all()) and w > 0 and h > 0
-
-
-def _area_fits(area: Any, measured: float) -> bool:
-    return type(area) in (int, float) and measured / AREA_SLACK <= area <= measured * AREA_SLACK
+        raise Bad("picture damaged", str(error)) from None

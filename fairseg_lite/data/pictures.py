@@ -19,10 +19,10 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
 
     Args:
         path: any format that Pillow reads; of an animation the first frame.
-        size: (height, width) that annotations claim. EXIF rotation is applied unless only the stored pixels, not the
-            upright ones, have this size: then the annotator ignored EXIF, and so do we.
+        size: (height, width) that annotations claim. Where the stored pixels have this size, the annotator ignored EXIF
+            rotation, and so do we; else, and without a size, it is applied.
     Returns:
-        (H, W, 3) uint8 RGB. Transparent pixels are laid on white; of 16 bits the upper 8 are kept.
+        (H, W, 3) uint8 RGB. Transparent pixels are laid on white; of 16 bits the upper 8 of those in use are kept.
     Raises:
         InputError: no such file, not a picture, cut or damaged, floating-point pixels, or of another size than claimed.
 
@@ -31,8 +31,8 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
     try:
         with Image.open(path) as image:
             image.load()  # first: a PNG may carry its EXIF behind the pixels
-            stored, upright = (image.height, image.width), _upright_size(image)
-            turn = _orientation(image) > 1 and not (size == stored != upright)
+            stored = image.height, image.width
+            turn = _orientation(image) > 1 and size != stored
             pixels = _rgb(ImageOps.exif_transpose(image) if turn else image)
     except FileNotFoundError:
         raise InputError(f"picture {str(path)!r}: no such file") from None
@@ -61,6 +61,14 @@ def probe_image(path: str | Path, size: tuple[int, int] | None = None) -> tuple[
     if not whole or size not in (None, stored, upright):  # cut, something follows the picture, or EXIF comes late
         return load_image(path, size).shape[:2]
     return size or upright
+
+
+def exif_turn(path: str | Path, size: tuple[int, int]) -> str:
+    """Whether EXIF turns a picture, and which of the two its annotations mean: "none", "stored" or "upright"."""
+    with Image.open(path) as image:
+        if _orientation(image) == 1:
+            return "none"
+        return "stored" if (image.height, image.width) == size else "upright"
 
 
 def _wrong_size(path: str | Path, found: tuple[int, int], size: tuple[int, int]) -> WrongSize:
@@ -98,7 +106,8 @@ def _rgb(image: Image.Image) -> np.ndarray:
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
             raise InputError(f"its pixels go from {grey.min()} to {grey.max()}; save it with 8 or 16 bits")
-        return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, 2)
+        unused = max(int(grey.max()).bit_length() - 8, 0)  # a microscope's or an X-ray's 12 bits do not fill 16
+        return np.repeat((grey >> unused).astype(np.uint8)[..., None], 3, 2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")

@@ -16,7 +16,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from fairseg_lite.data.coco_json import number, whole_number
+from fairseg_lite.data.segmentations import number, whole_number
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from fairseg_lite.geometry.files import whole
@@ -30,7 +30,9 @@ class Boxes(NamedTuple):
     scores: Tensor  # (N,) float32
 
 
-def read_results(path: str | Path, images: Iterable[dict] = (), *, masks: bool = True) -> list[dict]:
+def read_results(
+    path: str | Path, images: Iterable[dict] = (), *, same: Mapping[int, int] | None = None, masks: bool = True
+) -> list[dict]:
     """The rows of a COCO result file in COCO's own form, in the file's order.
 
     Args:
@@ -38,6 +40,7 @@ def read_results(path: str | Path, images: Iterable[dict] = (), *, masks: bool =
             a list as "annotations"; other fields stay as they are.
         images: COCO entries of the pictures: "id", "file_name", "height", "width". They tell whose a file name is, and the
             size that polygons and an RLE without "size" need.
+        same: category ids that stand for another (`CocoDataset.same_category`).
         masks: False leaves masks out, which then need no size.
     Returns:
         Rows with a whole "image_id" and, if they had them, "category_id", "score" and "segmentation" (compressed RLE); "bbox"
@@ -66,6 +69,10 @@ def read_results(path: str | Path, images: Iterable[dict] = (), *, masks: bool =
             out.append(_understood(row, ids, sizes, seen, masks=masks))
         except ValueError as error:
             raise InputError(f"results {str(path)!r}: result {place} {error}") from error
+    for row in out if same else ():
+        if row.get("category_id") in same:
+            row["category_id"] = same[row["category_id"]]
+            seen["category ids as the first id of the same name"] += 1
     if odd := +seen:
         print(f"{path}: read {', '.join(f'{n} {what}' for what, n in odd.items())}", file=sys.stderr)
     return out

@@ -84,11 +84,11 @@ def test_pictures_that_differ_in_their_ending_only_are_kept_apart(cli, network, 
 def test_ctrl_c_keeps_what_was_done(cli, network, scenes, tmp_path, monkeypatch):
     calls, load = [], pictures.load_image
 
-    def load_one_then_stop(path):
+    def load_one_then_stop(path, size=None):
         calls.append(path)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return load(path)
+        return load(path, size)
 
     monkeypatch.setattr(pictures, "load_image", load_one_then_stop)
     code, _, err = cli("propose", scenes, "-o", tmp_path, "--model", network, "--top-k", 3)

@@ -128,7 +128,7 @@ def test_where_files_may_lie(tmp_path, where):
         (root / "images").rmdir()
     target = {"beside": tmp_path / "d.json", "elsewhere": tmp_path / "other.json"}.get(where, root / "instances.json")
     (root / "instances.json").rename(target)
-    data = CocoDataset(root, target if where == "elsewhere" else None)
+    data = CocoDataset(target, root) if where == "elsewhere" else CocoDataset(root)
     np.testing.assert_array_equal(data[0].masks[0], MASK)
 
 

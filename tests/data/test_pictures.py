@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from fairseg_lite.data.pictures import WrongSize, load_image, probe_image
+from fairseg_lite.data.pictures import WrongSize, exif_turn, load_image, probe_image
 
 H, W = 6, 9
 
@@ -112,16 +112,27 @@ def rotated(path, orientation, pixels):
 def test_exif_rotation(tmp_path, name, orientation, shape):
     upright = TURNS[orientation](rgb(*shape))
     path = rotated(tmp_path / name, orientation, rgb(*shape))
-    for size in (None, upright.shape[:2]):
+    ambiguous = upright.shape[:2] == shape and path.suffix != ".tif"  # then it is as stored; Pillow turns a TIFF itself
+    for size in (None,) if ambiguous else (None, upright.shape[:2]):
         np.testing.assert_array_equal(load_image(path, size), upright)
         assert probe_image(path, size) == upright.shape[:2]
 
 
-@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("orientation", range(2, 9))
 def test_annotations_of_the_stored_pixels_win_over_exif(tmp_path, orientation):
     path = rotated(tmp_path / "a.png", orientation, rgb())
     np.testing.assert_array_equal(load_image(path, (H, W)), rgb())
-    assert probe_image(path, (H, W)) == (H, W)
+    assert probe_image(path, (H, W)) == (H, W) and exif_turn(path, (H, W)) == "stored"
+    if orientation > 4:
+        assert exif_turn(path, (W, H)) == "upright"
+    assert exif_turn(save(tmp_path / "b.png", rgb()), (H, W)) == "none"
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_sixteen_bits_that_are_not_filled_are_scaled_by_their_range(tmp_path, bits):
+    grey = (np.arange(256, dtype=np.uint16) << (bits - 8)).reshape(16, 16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png")[..., 1], np.arange(256).reshape(16, 16))
 
 
 def test_exif_behind_the_pixels_of_a_png(tmp_path):

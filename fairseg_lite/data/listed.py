@@ -1,0 +1,79 @@
+"""Pictures to look at, with the ids that annotations give them: the same rule for `propose` and `detect` as for data sets."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from fairseg_lite.data.coco_json import Content
+from fairseg_lite.data.layouts import candidates, list_pictures, locate
+from fairseg_lite.data.pictures import probe_image
+from fairseg_lite.errors import InputError
+
+
+class Listed(NamedTuple):
+    """A picture file."""
+
+    path: Path
+    name: str  # its path below the folder of pictures, with /
+    id: int
+    size: tuple[int, int] | None  # (height, width) for which it is annotated
+    fault: str | None = None  # why it is not the picture that the annotations mean
+    new: bool = False  # there are annotations, and they do not list it
+
+    def entry(self) -> dict:
+        """As COCO lists it; without a size where it is damaged."""
+        entry = {"id": self.id, "file_name": self.name}
+        try:
+            height, width = self.size or probe_image(self.path)
+        except InputError:
+            return entry
+        return {**entry, "height": height, "width": width}
+
+
+def listed_pictures(source: str | Path, *, besides: str | Path | None = None) -> tuple[list[Listed], str]:
+    """The pictures of a file, a folder or a data set, by path.
+
+    Args:
+        source: a picture; a folder of pictures, whose annotations may lie in it or beside it; or what `locate` takes.
+        besides: a folder below it whose pictures are not meant.
+    Returns:
+        The pictures: ids as annotated; of those that no annotation file lists new ones from the highest on; without annotations
+        1, 2, ... And a sentence about pictures that the annotations do not list, "" where there are none.
+    Raises:
+        InputError: no picture, or annotations that cannot be read.
+    """
+    folder = Path(source)
+    alone = folder.is_file() and folder.suffix.lower() != ".json"
+    folder = folder.parent if alone else folder
+    if folder.is_dir() and not list(candidates(folder)):
+        root = folder
+        found = list_pictures(source, besides=besides)
+        return [Listed(p, _name(p, root), i, None) for i, p in enumerate(found, 1)], ""
+    images, path = locate(source if not alone else folder)
+    content = Content(images, path)
+    inside = not folder.is_dir() or images.resolve().is_relative_to(folder.resolve())
+    found = list_pictures(source if alone or not inside else images, besides=besides)
+    known = {os.path.realpath(p.path): p for p in content.pictures}
+    fresh, listed, unknown = max(content.by_id), [], []
+    for p in found:
+        real = os.path.realpath(p)
+        name = _name(p, images)
+        if real in known:
+            listed.append(Listed(p, name, known[real].id, (known[real].height, known[real].width)))
+        elif real in content.unfit:
+            listed.append(Listed(p, name, -1, None, content.unfit[real]))
+        else:
+            fresh += 1
+            listed.append(Listed(p, name, fresh, None, new=True))
+            unknown.append(name)
+    if not unknown:
+        return listed, ""
+    names = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+    first = fresh - len(unknown) + 1
+    are = "is" if len(unknown) == 1 else "are"
+    return listed, f"{len(unknown)} of {len(found)} pictures {are} not in {str(path)!r} ({names}): new ids from {first} on"
+
+
+def _name(path: Path, root: Path) -> str:
+    below = path.resolve().is_relative_to(root.resolve())
+    return (path.resolve().relative_to(root.resolve()) if below else Path(path.name)).as_posix()
