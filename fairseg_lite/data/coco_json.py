@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,8 @@ class Content:
     """
 
     def __init__(self, images: Path, annotations: Path):
-        self.path, self.written, self.mended, self.faults, self.measured = annotations, _load(annotations), Mended(), [], 0
+        self.path, self.written, self.mended, self.measured = annotations, _load(annotations), Mended(), 0
+        self.faults: list[Fault] = []
         root = annotations.parent
         self.names = Names([images, root, *([root.parent] if root.name == "annotations" else [])])
         self.by_id: dict[int, Picture | None] = {}  # None: a fault stands for it
@@ -105,6 +107,7 @@ class Content:
             self.mended.note("picture ids that are no numbers, numbered anew", f"{text!r} is {key}")
         taken: dict[Path, int] = {}
         unclear = []
+        key: int | None
         for number, entry in enumerate(entries):
             key, name = self._key(entry.get("id"), "picture id"), entry.get("file_name")
             if key is None or not isinstance(name, str):
@@ -135,7 +138,7 @@ class Content:
         try:
             if size != (None, None) and not all(s is not None and s > 0 for s in whole):
                 raise Bad("bad picture entry", f"height {size[0]!r} and width {size[1]!r} are not whole numbers above 0")
-            self.by_id[key] = Picture(key, name, path, *_probed(path, whole if whole[0] else None))
+            self.by_id[key] = Picture(key, name, path, *_probed(path, whole if all(whole) else None))
         except Bad as bad:
             self.unfit[os.path.realpath(path)] = str(bad)
             self.faults.append(Fault(bad.kind, name, None, str(bad)))
@@ -205,7 +208,8 @@ class Content:
     def _read_categories(self, used: set[str]) -> None:
         entries = self.written["categories"]
         groups = {c.get("supercategory") for c in entries if isinstance(c, dict) and isinstance(c.get("supercategory"), str)}
-        names, ids = {}, {}  # by id, by name
+        names: dict[int, str] = {}
+        ids: dict[str, int] = {}
         self.same_category: dict[int, int] = {}
         for c in entries:
             key = self._whole(c.get("id"), "category id") if isinstance(c, dict) else None
@@ -255,7 +259,7 @@ def _load(path: Path) -> dict:
     return content
 
 
-def _probed(path: Path, size: tuple[int, int] | None) -> tuple[int, int]:
+def _probed(path: Path, size: Any) -> tuple[int, int]:
     try:
         return probe_image(path, size)
     except WrongSize as error:

@@ -69,7 +69,8 @@ def read_results(
             out.append(_understood(row, ids, sizes, seen, masks=masks))
         except ValueError as error:
             raise InputError(f"results {str(path)!r}: result {place} {error}") from error
-    for row in out if same else ():
+    same = same or {}
+    for row in out:
         if row.get("category_id") in same:
             row["category_id"] = same[row["category_id"]]
             seen["category ids as the first id of the same name"] += 1

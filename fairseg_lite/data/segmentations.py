@@ -92,7 +92,9 @@ def measured(segmentation: list | dict, h: int, w: int, entry: dict) -> tuple[np
     Returns:
         (4,) float32 xyxy in pixels; area in pixels, 0 for no pixel in the picture; whether the entry's own did not fit.
     """
-    return (_of_rle if isinstance(segmentation, dict) else _of_polygons)(segmentation, h, w, entry)
+    if isinstance(segmentation, dict):
+        return _of_rle(segmentation, h, w, entry)
+    return _of_polygons(segmentation, h, w, entry)
 
 
 def _of_rle(rle: dict, h: int, w: int, entry: dict) -> tuple[np.ndarray, float, bool]:
