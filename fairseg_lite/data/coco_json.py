@@ -103,11 +103,10 @@ class Content:
         fresh = max([0, *(k for e in entries if (k := whole_number(e.get("id"))) is not None)])
         texts = [e["id"] for e in entries if isinstance(e.get("id"), str) and e["id"] and whole_number(e["id"]) is None]
         self.same = {text: k for k, text in enumerate(dict.fromkeys(texts), fresh + 1)}  # ids that are none: their numbers
-        for text, key in self.same.items():
-            self.mended.note("picture ids that are no numbers, numbered anew", f"{text!r} is {key}")
+        for text, new in self.same.items():
+            self.mended.note("picture ids that are no numbers, numbered anew", f"{text!r} is {new}")
         taken: dict[Path, int] = {}
         unclear = []
-        key: int | None
         for number, entry in enumerate(entries):
             key, name = self._key(entry.get("id"), "picture id"), entry.get("file_name")
             if key is None or not isinstance(name, str):
