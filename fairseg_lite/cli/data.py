@@ -3,7 +3,7 @@
 import argparse
 
 from fairseg_lite.cli.inputs import output_folder
-from fairseg_lite.cli.options import command, positive
+from fairseg_lite.cli.options import CROWDS_HELP, command, positive
 from fairseg_lite.errors import InputError
 
 SHAPES = """example:
@@ -30,7 +30,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.set_defaults(run=_shapes)
 
     p = command(jobs, "check", "look for faults in a COCO folder", CHECK)
-    p.add_argument("folder", metavar="FOLDER", help="images/ + instances.json, or pictures with FOLDER.json beside")
+    p.add_argument("folder", metavar="DATA", help="a folder as any tool exports it, its JSON file, or FILE.json:IMAGES")
+    p.add_argument("--crowds-are-objects", action="store_true", help=CROWDS_HELP)
     p.set_defaults(run=_check)
 
     p = command(jobs, "coco", "fetch COCO 2017 or a part of it, verified", COCO)
@@ -57,7 +58,7 @@ def _shapes(a: argparse.Namespace) -> None:
 def _check(a: argparse.Namespace) -> int:
     from fairseg_lite.data.coco import check
 
-    report = check(a.folder)
+    report = check(a.folder, crowds_are_objects=a.crowds_are_objects)
     print(report)
     return 2 if report.faults else 0
 

@@ -11,13 +11,13 @@ from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.files import whole
 
 
-def open_dataset(name: str, *, held_out: bool, on_fault: str = "raise"):
+def open_dataset(name: str, *, held_out: bool, on_fault: str = "raise", crowds_are_objects: bool = False):
     """`shapes`, `shapes:N`, or a COCO-format folder.
 
     Args:
         name: as the user wrote it.
         held_out: shapes only: scenes of seed 1 that no training sees (500 of them) instead of seed 0 (10,000).
-        on_fault: "raise" or "skip" pictures and annotations that are damaged.
+        on_fault, crowds_are_objects: as for `CocoDataset`.
     Raises:
         InputError: no such folder, not COCO format, or no usable number after `shapes:`.
     """
@@ -30,7 +30,7 @@ def open_dataset(name: str, *, held_out: bool, on_fault: str = "raise"):
         return ShapesDataset(int(count or (500 if held_out else 10_000)), seed=int(held_out))
     from fairseg_lite.data.coco import CocoDataset
 
-    return CocoDataset(name, on_fault=on_fault)
+    return CocoDataset(name, on_fault=on_fault, crowds_are_objects=crowds_are_objects)
 
 
 def output_folder(path: str | Path) -> Path:

@@ -4,7 +4,8 @@ import argparse
 
 from fairseg_lite.errors import InputError
 
-DATA_HELP = "a COCO-format folder (images/ + instances.json, or pictures with FOLDER.json beside), or shapes[:N]"
+DATA_HELP = "a COCO-format folder as any tool exports it, its JSON file, FILE.json:IMAGES for both, or shapes[:N]"
+CROWDS_HELP = 'take "iscrowd" for 0: some tools write 1 for every mask'
 
 
 def command(group: argparse._SubParsersAction, name: str, purpose: str, example: str = "") -> argparse.ArgumentParser:

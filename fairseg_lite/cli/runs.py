@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseg_lite.cli.inputs import open_dataset, output_folder, write_json
-from fairseg_lite.cli.options import DATA_HELP, add_device, positive
+from fairseg_lite.cli.options import CROWDS_HELP, DATA_HELP, add_device, positive
 from fairseg_lite.cli.settings import Types, add_set, changed, keywords
 from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.training.recipes import RECIPES
@@ -33,6 +33,7 @@ def add_numbers(p: argparse.ArgumentParser, kind: str, recipe: str, settings: st
     words = "of each DATA: all, none, or the categories (A,B,...) of which it annotates every object (default: all)"
     p.add_argument("--exhaustive", nargs="+", metavar="E", help=words)
     p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
+    p.add_argument("--crowds-are-objects", action="store_true", help=CROWDS_HELP)
     add_device(p)
 
 
@@ -113,14 +114,15 @@ def _read(content: dict, kind: str) -> Any:
 def data_of(a: argparse.Namespace) -> tuple:
     """(training data, validation data or None, output folder), all of them there."""
     on_fault = "skip" if a.skip_faults else "raise"
-    sets = [open_dataset(name, held_out=False, on_fault=on_fault) for name in a.data]
+    crowds = a.crowds_are_objects
+    sets = [open_dataset(name, held_out=False, on_fault=on_fault, crowds_are_objects=crowds) for name in a.data]
     data = sets[0]
     if len(sets) > 1 or a.exhaustive or a.weights:
         from fairseg_lite.data.mix import Mix
 
         kinds = [{"all": "all", "none": ()}.get(e, e.split(",")) for e in a.exhaustive or []]
         data = Mix(sets, weights=a.weights, exhaustive=kinds or None)
-    valid = open_dataset(a.valid, held_out=True, on_fault=on_fault) if a.valid else None
+    valid = open_dataset(a.valid, held_out=True, on_fault=on_fault, crowds_are_objects=crowds) if a.valid else None
     return data, valid, output_folder(a.out)
 
 
