@@ -18,7 +18,7 @@ def sharp(tmp_path_factory):
     path = tmp_path_factory.mktemp("sharp") / "sharp.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = sharpmask_tiny(deepmask=load_model(kind="DeepMask"), k=16)
+        model = sharpmask_tiny(deepmask=load_model("shapes", kind="DeepMask"), k=16)
     model.record = replace(model.record, padding="mean")
     save_model(path, model)
     return path

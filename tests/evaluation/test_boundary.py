@@ -233,7 +233,7 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def shipped():
-    return load_model(kind="DeepMask")
+    return load_model("shapes", kind="DeepMask")
 
 
 def test_the_report_is_the_mean_of_the_measures(scenes, shipped):

@@ -23,7 +23,7 @@ def scenes():
 
 
 def test_a_run_keeps_the_deepmask_to_the_last_byte_and_can_be_loaded(scenes, tmp_path):
-    deepmask = load_model(kind="DeepMask")
+    deepmask = load_model("shapes", kind="DeepMask")
     before = {k: v.clone() for k, v in deepmask.state_dict().items()}
     model, history = train_sharpmask(
         scenes, recipe=replace(QUICK, options={"k": 16}), deepmask=deepmask, out=tmp_path / "run", progress=False
@@ -46,7 +46,7 @@ def test_a_run_keeps_the_deepmask_to_the_last_byte_and_can_be_loaded(scenes, tmp
 def test_a_fresh_refinement_begins_with_the_coarse_mask(scenes):
     """Averaged to 6 x 6 cells it is blurry, but it is there; with random weights there is nothing."""
     torch.manual_seed(0)
-    sharp = SharpMask(load_model(kind="DeepMask")).eval()
+    sharp = SharpMask(load_model("shapes", kind="DeepMask")).eval()
     first, coarse = patch_report(sharp, scenes, progress=False), patch_report(sharp.deepmask, scenes, progress=False)
     assert 0.3 < first.mean_iou < coarse.mean_iou
     for module in (*sharp.refinements.modules(), sharp.first, sharp.last):
