@@ -22,7 +22,7 @@ from fairseg_lite.errors import InputError
 from fairseg_lite.models import deepmask, multipathnet, sharpmask
 from fairseg_lite.models.network import Network, Record
 
-Source = str | Path
+Source = str | Path | None
 Device = torch.device | str
 # what a checkpoint may name: the function that builds it
 MODELS: ChainMap[str, Any] = ChainMap(multipathnet.MODELS, sharpmask.MODELS, deepmask.MODELS)
@@ -40,6 +40,7 @@ OTHERS = {  # files of other programs, and what to do with them
     ".t7": "`fairseg-lite import` makes a checkpoint of a Torch7 file",
     **dict.fromkeys((".pth", ".pt", ".tar"), "weights of a trunk go to a training, as --trunk-weights"),
 }
+DEFAULTS: dict[str | None, str] = {"DeepMask": "photos", "MultiPathNet": "shapes-multipath"}  # of a kind; else photos-sharp
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> None:
@@ -152,15 +153,17 @@ def load_model(source: Source = ..., *, device: Device = ..., kind: Literal["Dee
 @overload
 def load_model(source: Source = ..., *, device: Device = ..., kind: Literal["SharpMask"]) -> sharpmask.SharpMask: ...
 @overload
-def load_model(source: Source = ..., *, device: Device = ..., kind: Literal["MultiPathNet"]) -> multipathnet.MultiPathNet: ...
+def load_model(
+    source: Source = ..., *, device: Device = ..., kind: Literal["MultiPathNet"]
+) -> multipathnet.MultiPathNet: ...
 @overload
 def load_model(source: Source = ..., *, device: Device = ..., kind: str | None = ...) -> Any: ...
-def load_model(source: Source = "photos-sharp", *, device: Device = "cpu", kind: str | None = None) -> Network:
+def load_model(source: Source = None, *, device: Device = "cpu", kind: str | None = None) -> Network:
     """Build the network that a checkpoint names, with its weights, in evaluation mode and float32.
 
     Args:
         source: a checkpoint file, or one that comes with the library: "photos" (DeepMask), "photos-sharp" (SharpMask), and of
-            made-up shapes "shapes", "shapes-sharp", "shapes-multipath" (MultiPathNet).
+            made-up shapes "shapes", "shapes-sharp", "shapes-multipath" (MultiPathNet). Default: the first of the kind.
         device: where it goes.
         kind: "DeepMask", "SharpMask" or "MultiPathNet" where no other will do; None takes any.
     Returns:
@@ -173,7 +176,8 @@ def load_model(source: Source = "photos-sharp", *, device: Device = "cpu", kind:
 
     Lesson: 00.
     """
-    path = SHIPPED.get(str(source), Path(source))
+    chosen = DEFAULTS.get(kind, "photos-sharp") if source is None else str(source)
+    path = SHIPPED.get(chosen, Path(chosen))
     tensors, header = load_tensors(path)
     name = header.get("model", "")
     if name not in MODELS:

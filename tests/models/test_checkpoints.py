@@ -120,3 +120,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
         assert sorted(p.name for p in disk.iterdir()) == ["c.json", "c.safetensors"]
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_without_a_source_the_first_of_its_kind_is_loaded():
+    kinds = {None: "SharpMask", "DeepMask": "DeepMask", "SharpMask": "SharpMask", "MultiPathNet": "MultiPathNet"}
+    assert {kind: type(load_model(kind=kind)).__name__ for kind in kinds} == kinds
