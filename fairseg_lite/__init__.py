@@ -9,9 +9,7 @@ picture --trunk--> features --DeepMask--> coarse masks + scores --SharpMask--> s
 These three are imported when they are first asked for: `import fairseg_lite` alone takes milliseconds.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # True to whoever checks types; `typing` itself would be half of the import
 if TYPE_CHECKING:
     from fairseg_lite.inference.detect import detect
     from fairseg_lite.inference.propose import propose
@@ -24,6 +22,8 @@ HOMES = {"detect": "inference.detect", "load_model": "models.checkpoints", "prop
 
 def __getattr__(name: str) -> object:
     if name in HOMES:
+        from importlib import import_module
+
         return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
