@@ -29,8 +29,7 @@ from fairseg_lite.data.patches import PatchBatch
 from fairseg_lite.data.results import Boxes
 from fairseg_lite.errors import InputError
 from fairseg_lite.inference.detect import detect
-from fairseg_lite.inference.propose import propose
-from fairseg_lite.inference.pyramid import prepare
+from fairseg_lite.inference.propose import prepare, propose
 from fairseg_lite.models import multipathnet
 from fairseg_lite.models.checkpoints import MODELS
 from fairseg_lite.models.deepmask import DeepMask

@@ -40,7 +40,7 @@ def _demo(a: argparse.Namespace) -> None:
     out = output_folder(a.out)
 
     from fairseg_lite.data.pictures import load_image
-    from fairseg_lite.inference.pyramid import prepare
+    from fairseg_lite.inference.propose import prepare
     from fairseg_lite.models.checkpoints import load_model
 
     image = load_image(picture) if picture else None

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fairseg_lite.bench import Stopwatch
 from fairseg_lite.errors import InputError
-from fairseg_lite.models import heads
+from fairseg_lite.models import deepmask
 from fairseg_lite.models.deepmask import DeepMask, deepmask_tiny
 
 
@@ -51,7 +51,7 @@ TRUNKS: dict[str, dict] = {
         {"features": 128},
     )
 }
-HEADS: dict[str, dict] = {f"head {name}": {"head": name} for name in heads.HEADS}
+HEADS: dict[str, dict] = {f"head {name}": {"head": name} for name in deepmask.HEADS}
 
 
 def costs(

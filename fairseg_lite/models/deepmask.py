@@ -4,8 +4,18 @@
                                                   |-- mask:  features -> 512 numbers -> M x M logits   (low rank)
                                                   '-- score: features -> one logit
 
-How much mask and score share is the option `head` (models/heads.py): from `head="branches"`, paper 1, where they part after
-the trunk, to `head="shared"`, head C of paper 2 and the official code, where both read one 512-d vector.
+How much they share is the option `head`: where along  trunk -> 1x1 convolution -> 512 numbers  they part.
+
+    "branches"   after the trunk; the score pools 2x2 first         paper 1
+    "A"          after the trunk; a 1x1 convolution for each        paper 2
+    "B"          after the 1x1 convolution; 512 numbers for each    paper 2
+    "C"          after the 512 numbers; also called "shared"        paper 2, and the official code
+
+What is known of the second paper's heads: they do without the pooling (and so without interleaving), A, B and C share more and
+more, and C reads both from one vector. That A and B part one layer and two layers after one another is our reading, not the
+paper's figure; so with equal weights in both branches A, B and C are one function (tested). Nor do we know whether the paper's A
+had a 1x1 convolution for each: its trunk study counts the 128 channels behind that layer to the trunk.
+
 The same weights read a whole picture at once (`dense`): every linear layer is a convolution, and window (r, c) is the
 patch whose top-left corner is pixel (16 r, 16 c).
 
@@ -25,11 +35,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseg_lite.errors import InputError
-from fairseg_lite.models.heads import named_head, score_layers
 from fairseg_lite.models.mobile import LiteTrunk
-from fairseg_lite.models.network import Network, Timer, Trunk, recorded
+from fairseg_lite.models.network import Network, Timer, Trunk, Weights, load_trunk_weights, recorded
 from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk, tiny_trunk
-from fairseg_lite.models.weights import Weights, load_trunk_weights
+
+HEADS = ("branches", "A", "B", "C")
 
 
 class DeepMaskOutput(NamedTuple):
@@ -56,18 +66,16 @@ class DeepMask(Network):
     """A trunk with a mask head and a score head.
 
     Args:
-        trunk: (B, 3, H, W) -> (B, C, H/S, W/S), with `out_channels` and its `stride` S.
+        trunk: (B, 3, H, W) -> (B, C, H/S, W/S).
         patch_size: P, side in pixels of the patch a mask is predicted for; a multiple of the stride.
         context: pixels of real picture around the patch in training (both sides together); a multiple of two strides.
         object_size: largest side in pixels of a canonical object in the patch; default ceil(P * 128 / 224).
-        mask_size: M, side of the predicted mask.
-        target_size: side of the mask that the loss compares with (M is upsampled to it); default P.
-        head: "branches" (paper 1), "A", "B" or "C" of paper 2 (models/heads.py); "shared" is C.
+        mask_size: M, side of the predicted mask. target_size: of the mask that the loss compares with (M is upsampled to it);
+            default P.
+        head: one of `HEADS`, or "shared". "branches" needs an even G.
         mask_head: "low_rank" (F G G -> E -> M M) or "full" (F G G -> M M, DeepMaskFull; needs head="branches").
-        features: F, channels after the 1x1 convolution.
-        embedding: E, width of the low-rank bottleneck.
-        score_hidden: width of the score head's last hidden layer.
-        dropout: probability in the score head.
+        features: F, channels after the 1x1 convolution. embedding: E, width of the low-rank bottleneck.
+        score_hidden: width of the score head's last hidden layer. dropout: probability in the score head.
         scales: of the pictures that whole-picture inference looks at; default 2^-2.5 .. 2^0.5 in steps of 2^0.5 for P = 160,
             and what finds objects of the same sizes for another P.
     Raises:
@@ -104,20 +112,24 @@ class DeepMask(Network):
             raise InputError(f"patch_size is {patch_size}; it must be a positive multiple of the stride {stride}")
         if context < 0 or context % (2 * stride):
             raise InputError(f"context is {context}; it must be a multiple of {2 * stride}, the stride on both sides")
-        head = named_head(head, mask_head, grid)
+        name = "C" if head == "shared" else head
+        if name not in HEADS or mask_head not in ("low_rank", "full") or (mask_head == "full" and name != "branches"):
+            advice = f"choose a head of {', '.join(HEADS)} with mask_head low_rank, or branches with full"
+            raise InputError(f"head is {head!r} with mask_head {mask_head!r}; {advice}")
+        if name == "branches" and grid % 2:
+            raise InputError(f"head is 'branches', which pools 2x2, and a patch has {grid} cells a side; take an even number")
+        head = self.head = name
         self.stride, self.grid, self.patch_size, self.context, self.mask_size = stride, grid, patch_size, context, mask_size
         self.object_size = object_size or math.ceil(patch_size * 128 / 224)
         self.target_size = target_size or patch_size
-        self.head, self.mask_head = head, mask_head
+        self.mask_head = mask_head
         self.scales = tuple(scales or (patch_size / 160 * 2 ** (e / 2) for e in range(-5, 2)))
 
         self.trunk = trunk
         self.reduce = nn.Conv2d(trunk.out_channels, features, 1)
-        if mask_head == "full":
-            self.mask = nn.Linear(features * grid * grid, mask_size**2)
-        else:
+        if mask_head == "low_rank":
             self.embed = nn.Conv2d(features, embedding, grid)  # a linear layer that can slide
-            self.mask = nn.Linear(embedding, mask_size**2)
+        self.mask = nn.Linear(embedding if mask_head == "low_rank" else features * grid * grid, mask_size**2)
         if head == "A":
             self.score_reduce = nn.Conv2d(trunk.out_channels, features, 1)
         if head in ("A", "B"):
@@ -126,13 +138,12 @@ class DeepMask(Network):
             # 2x2 pooling at stride 1 and a convolution with holes of 2: for every window exactly the numbers that
             # pooling at stride 2 would give there. This is the paper's interleaving, and gives one score per mask.
             self.score_embed = nn.Conv2d(trunk.out_channels, embedding, grid // 2, dilation=2)
-        self.score = score_layers(head, embedding, score_hidden, dropout)
+        out = nn.Dropout(dropout), nn.Linear(embedding, score_hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(score_hidden, 1)
+        self.score = nn.Sequential(*((nn.ReLU(),) if head == "branches" else ()), *out)  # paper 2's 512 numbers have no ReLU
 
     def forward(self, patches: Tensor) -> DeepMaskOutput:
-        """One mask and one score for each patch.
+        """One mask and one score for each patch (B, 3, P+context, P+context) float, normalised (`Network.normalise`).
 
-        Args:
-            patches: (B, 3, P+context, P+context) float, normalised (`Network.normalise`).
         Returns:
             DeepMaskOutput: masks (B, M, M) and scores (B,), logits.
         Raises:
@@ -149,13 +160,11 @@ class DeepMask(Network):
         return DeepMaskOutput(self.masks_at(dense, index, zero, zero), dense.scores[:, 0, 0])
 
     def check(self, patches: Tensor) -> None:
-        """ValueError unless these are patches of the size that `forward` takes."""
+        """InputError unless these are patches of the size that `forward` takes."""
         side = self.patch_size + self.context
         if patches.ndim != 4 or patches.shape[1:] != (3, side, side):
-            raise InputError(
-                f"patches have shape {tuple(patches.shape)}; this network takes (B, 3, {side}, {side}), "
-                f"a patch of {self.patch_size} with {self.context} px of context"
-            )
+            takes = f"(B, 3, {side}, {side}), a patch of {self.patch_size} with {self.context} px of context"
+            raise InputError(f"patches have shape {tuple(patches.shape)}; this network takes {takes}")
 
     def dense(self, images: Tensor, *, timer: Timer = nullcontext) -> DenseFeatures:
         """All windows of a picture at once, at the trunk's stride.
@@ -181,25 +190,18 @@ class DeepMask(Network):
             if self.head == "C":
                 embedding = scored = self.embed(features)  # (B, E, h, w)
             else:
-                embedding = None
+                embedding, own = None, features
                 if self.head == "branches":
                     own = F.max_pool2d(x, 2, stride=1)
-                else:
-                    own = F.relu(self.score_reduce(x)) if self.head == "A" else features
+                elif self.head == "A":
+                    own = F.relu(self.score_reduce(x))
                 scored = self.score_embed(own)  # (B, E, h, w)
         with timer("score head"):
             scores = self.score(scored.movedim(1, -1)).squeeze(-1)  # (B, h, w)
         return DenseFeatures(features, embedding, scores)
 
     def masks_at(self, dense: DenseFeatures, batch: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-        """Masks of chosen windows only.
-
-        Args:
-            dense: from `dense`.
-            batch, rows, cols: (N,) int64, which picture and which window.
-        Returns:
-            (N, M, M) logits.
-        """
+        """Masks of chosen windows only: (N, M, M) logits. batch, rows, cols: (N,) int64, which picture and which window."""
         return self.mask(self.vectors_at(dense, batch, rows, cols)).view(-1, self.mask_size, self.mask_size)
 
     def vectors_at(self, dense: DenseFeatures, batch: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
@@ -223,8 +225,7 @@ def deepmask_tiny(
         patch_size: W of the second paper's study; objects in the patch, mask and scales grow and shrink with it.
         poolings: P, how often the trunk halves its input: 4 for stride 16, 3 for stride 8.
         depths: residual blocks of two 3x3 convolutions in each stage; D = 1 + 2 * their sum.
-        features: F, channels after the 1x1 convolution.
-        head: as in `DeepMask`.
+        features, head: as in `DeepMask`.
     Raises:
         InputError: as `DeepMask` and `ResNetTrunk`.
     Example:
@@ -248,23 +249,15 @@ def deepmask_vgg_a(*, trunk_weights: Weights = None, mask_head: str = "low_rank"
         context: px of picture around a patch in training; the first paper has none.
     Source: DeepMask section 3. Lesson: 02.
     """
-    model = DeepMask(
-        trunk=VGGTrunk(), patch_size=224, context=context, mask_size=56, head="branches", mask_head=mask_head, features=512
-    )  # fmt: skip
-    load_trunk_weights(model.trunk, trunk_weights)
-    return model
+    sizes = {"patch_size": 224, "context": context, "mask_size": 56, "features": 512}
+    return DeepMask(trunk=load_trunk_weights(VGGTrunk(), trunk_weights), head="branches", mask_head=mask_head, **sizes)
 
 
 @recorded
 def deepmask_resnet50(
-    *,
-    trunk_weights: Weights = None,
-    padding: str = "zeros",
-    stride_in_1x1: bool = False,
-    head: str = "shared",
-    trunk: dict | None = None,
-    **sizes: Any,
-) -> DeepMask:
+    *, trunk_weights: Weights = None, padding: str = "zeros", stride_in_1x1: bool = False, head: str = "shared",
+    trunk: dict | None = None, **sizes: Any,
+) -> DeepMask:  # fmt: skip
     """The second paper's "DeepMask-ours", also the official code's: ResNet-50 to conv4, 160-px patch, head C, 17.3 M.
 
     Args:
@@ -275,10 +268,8 @@ def deepmask_resnet50(
         trunk: further options of `ResNetTrunk`, and sizes: of `DeepMask`; the form of an official file (official/networks.py).
     Source: SharpMask sections 4-5; official `DeepMask.lua`. Lesson: 02.
     """
-    features = ResNetTrunk(padding=padding, stride_in_1x1=stride_in_1x1, **(trunk or {}))
-    model = DeepMask(trunk=features, head=head, **{"target_size": 112, **sizes})
-    load_trunk_weights(model.trunk, trunk_weights)
-    return model
+    resnet = ResNetTrunk(padding=padding, stride_in_1x1=stride_in_1x1, **(trunk or {}))
+    return DeepMask(trunk=load_trunk_weights(resnet, trunk_weights), head=head, **{"target_size": 112, **sizes})
 
 
 @recorded
@@ -290,9 +281,7 @@ def deepmask_lite0(*, trunk_weights: Weights = None, **sizes: Any) -> DeepMask:
         sizes: of `DeepMask`.
     Source: ours; heads of SharpMask section 4. Lesson: 07.
     """
-    model = DeepMask(trunk=LiteTrunk(), **{"target_size": 112, **sizes})
-    load_trunk_weights(model.trunk, trunk_weights)
-    return model
+    return DeepMask(trunk=load_trunk_weights(LiteTrunk(), trunk_weights), **{"target_size": 112, **sizes})
 
 
 MODELS: dict[str, Callable[..., DeepMask]] = {

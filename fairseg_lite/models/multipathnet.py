@@ -32,10 +32,9 @@ from torch import Tensor, nn
 from fairseg_lite.errors import InputError, check_choice, check_range
 from fairseg_lite.geometry.boxes import FOVEAL, decode_boxes, foveal_boxes
 from fairseg_lite.models.deepmask import DeepMask
-from fairseg_lite.models.network import Network, recorded
+from fairseg_lite.models.network import Network, Weights, copy_weights, load_trunk_weights, recorded
 from fairseg_lite.models.roi_pooling import METHODS, LinearTower, Mix, Region, ResidualTower, check_rois, levels_seen, roi_pool
 from fairseg_lite.models.trunks import VGG_16, ResNetTrunk, Trunk, VGGTrunk, tiny_trunk
-from fairseg_lite.models.weights import Weights, copy_weights, load_trunk_weights
 
 BOX_REGION = 1.5
 

@@ -170,6 +170,13 @@ def modules(record: Any, path: str) -> list[Record]:
     return found
 
 
+def two(record: Any, path: str, what: str) -> list[Record]:
+    """The two modules of a container."""
+    if len(found := modules(record, path)) != 2:
+        raise InputError(f"{path} has {len(found)} branches; wanted {what}")
+    return found
+
+
 def chain(record: Any, path: str, above: tuple[set, int] | None = None) -> list[Layer]:
     """The layers of a module in the order in which they run; sequences are opened, and what changes nothing is left out.
 
@@ -215,7 +222,7 @@ def expect(record: Any, path: str, pattern: str) -> list[Layer]:
     return layers
 
 
-def residual_trunk(mapping: Mapping, found: Any, path: str, prefix: str, end: str) -> tuple[dict, str]:
+def resnet_trunk(mapping: Mapping, found: Any, path: str, prefix: str, end: str) -> tuple[dict, str]:
     """Map the ResNet up to conv4, after which come layers of the pattern `end`; its options and its padding."""
     layers = expect(found, path, rf"conv (affine )?relu (pool )?(fork add relu)( fork add relu)*{end}")
     stem, folded = layers[0], layers[1].word != "affine"
@@ -224,7 +231,7 @@ def residual_trunk(mapping: Mapping, found: Any, path: str, prefix: str, end: st
     stages = [list(group) for _, group in groupby(forks, key=lambda fork: fork.path.rsplit(".", 2)[0])]
     if len(stages) != 3:
         raise InputError(f"{path}: {len(stages)} stages of residual blocks; three are wanted (official trunks end with conv4)")
-    found = [residual_stage(mapping, stage, f"{prefix}layer{i}") for i, stage in enumerate(stages, 1)]
+    found = [resnet_stage(mapping, stage, f"{prefix}layer{i}") for i, stage in enumerate(stages, 1)]
     forms, convs = [form for form, _ in found], [stem, *(conv for _, convs in found for conv in convs)]
     if len({form["block"] for form in forms}) != 1:
         raise InputError(f"{path}: its stages have blocks of different kinds")
@@ -234,13 +241,11 @@ def residual_trunk(mapping: Mapping, found: Any, path: str, prefix: str, end: st
     return trunk, padding_of(convs)
 
 
-def residual_stage(mapping: Mapping, forks: list[Layer], name: str) -> tuple[dict, list[Layer]]:
+def resnet_stage(mapping: Mapping, forks: list[Layer], name: str) -> tuple[dict, list[Layer]]:
     """Map the residual blocks of one stage; what they have in common, and their convolutions."""
     forms, convs = [], []
     for b, fork in enumerate(forks):
-        branches = modules(fork.record, fork.path)
-        if len(branches) != 2:
-            raise InputError(f"{fork.path}: {len(branches)} branches; a residual block has two")
+        branches = two(fork.record, fork.path, "a residual block's two")
         body = expect(branches[0], f"{fork.path}.1", "conv (affine )?relu conv( affine)?( relu conv( affine)?)?")
         shortcut = expect(branches[1], f"{fork.path}.2", "(conv( affine)?)?")
         for i, (conv, affine) in enumerate(pairs := _pairs(body), 1):

@@ -23,8 +23,9 @@ from fairseg_lite.inference.propose import prepare, propose
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.losses import multipath_loss
 from fairseg_lite.models.multipathnet import MODELS, MultiPathNet
+from fairseg_lite.models.network import seeded
 from fairseg_lite.models.sharpmask import SharpMask
-from fairseg_lite.training.fit import History, seeded
+from fairseg_lite.training.fit import History
 from fairseg_lite.training.recipes import MultiPathRecipe
 from fairseg_lite.training.stages import begun, finished
 

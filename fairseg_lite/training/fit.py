@@ -2,16 +2,18 @@
 
 The data is an object with `batch(step)`, a pure function of the step; dropout is seeded by the step, too. A run that was
 killed therefore goes on from its last checkpoint exactly as if nothing had happened: same batches, same losses to the last
-bit on a CPU with the same number of threads.
+bit on a CPU with the same number of threads. Its folder holds weights, optimiser and step (`state.safetensors`, `.json`), and a
+line for each logged step (`log.jsonl`); what the log says beyond the checkpoint is done again.
 """
 
+import json
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,8 +25,129 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from fairseg_lite.errors import InputError, check_choice
+from fairseg_lite.geometry.files import whole
+from fairseg_lite.models.checkpoints import load_tensors, load_weights, save_tensors
 from fairseg_lite.training.recipes import PRECISIONS, FitConfig
-from fairseg_lite.training.run import Run
+
+
+class Run:
+    """A network in training, with all that a checkpoint of it holds."""
+
+    def __init__(self, model: nn.Module, config: FitConfig, out: str | Path | None, header: dict):
+        self.model, self.config, self.header = model, config, {**header, "fit": asdict(config)}
+        self.optimizer = _optimizer(model, config)
+        self.average = Average(model, config.ema) if config.ema else None
+        self.out = None if out is None else Path(out)
+        self.state = Path(out or "") / "state.safetensors"
+
+    def learn(self, loss: Tensor, step: int) -> None:
+        """One step of the optimiser."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.config.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(step)
+
+    def kept(self) -> str:
+        """Where the run can go on from."""
+        written = self.out is not None and self.state.is_file()
+        return f"the last good checkpoint is in {str(self.out)!r}" if written else "no checkpoint was written yet"
+
+    def save(self, step: int) -> None:
+        """Write `state.safetensors`, at a step that is done."""
+        if self.out is None:
+            return
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.kept.items()} if self.average is not None else {}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
+        save_tensors(self.state, tensors, {**self.header, "step": step})
+
+    def log(self, row: dict) -> None:
+        """Add a line to `log.jsonl`."""
+        if self.out is None:
+            return
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with open(self.out / "log.jsonl", "a", encoding="utf-8") as f:
+                f.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write the log in {str(self.out)!r}: {error}; {self.kept()}") from error
+
+    def open(self, resume: bool) -> tuple[list[dict], int]:
+        """The rows logged so far and the step to begin with; loads weights and optimiser of an interrupted run."""
+        log = None if self.out is None else self.out / "log.jsonl"
+        if log is None or not self.state.is_file():
+            if log is not None:
+                log.unlink(missing_ok=True)  # of a run that died before its first checkpoint
+            return [], 0
+        if not resume:
+            raise InputError(f"{str(self.out)!r} holds a run already; resume it, or choose another folder")
+        tensors, header = load_tensors(self.state)
+        load_weights(self.model, _under("model", tensors), self.state)
+        if self.average is not None:
+            self.average.load(_under("average", tensors), self.state)
+        moments = _under("optimizer", tensors)
+        state = {int(i): _under(i, moments) for i in {name.partition(".")[0] for name in moments}}
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        rows: list[dict] = []
+        for line in log.read_text("utf-8").splitlines() if log.is_file() else []:
+            with suppress(ValueError):  # the line that was being written when the run was killed
+                rows.append(json.loads(line))
+        rows = [row for row in rows if row["step"] <= header["step"]]
+        with whole(log) as file:  # steps after the checkpoint will be done again
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        return rows, header["step"]
+
+
+class Average:
+    """Exponential moving average of the weights that learn, kept in float32 beside them (Polyak and Juditsky 1992).
+
+    The first steps count less than `keep` would have it: after n of them an average keeps at most (1 + n) / (10 + n).
+    """
+
+    def __init__(self, model: nn.Module, keep: float):
+        self.keep = keep
+        self.learned = {k: p for k, p in model.named_parameters() if p.requires_grad}
+        self.kept = {k: p.detach().clone() for k, p in self.learned.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        keep = min(self.keep, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.kept.values()), list(self.learned.values()), 1 - keep)
+
+    def load(self, kept: dict[str, Tensor], source: Path) -> None:
+        """Take the average of an interrupted run."""
+        if missing := self.kept.keys() - kept.keys():
+            raise InputError(f"{str(source)!r} holds no average of {min(missing)!r}; resume it with the ema it began with")
+        self.kept = {k: kept[k].to(v) for k, v in self.kept.items()}
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """The average becomes the network's weights."""
+        for k, p in self.learned.items():
+            p.copy_(self.kept[k])
+
+
+def _optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+    groups = []
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            scale = next((s for prefix, s in config.lr_scale.items() if name.startswith(prefix)), 1.0)
+            decay = config.weight_decay if p.ndim > 1 else 0.0
+            groups.append({"params": [p], "scale": scale, "weight_decay": decay})
+    if not groups:
+        raise InputError("no parameter of the network wants a gradient; unfreeze a part of it")
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+
+
+def _under(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a part and a dot, by what follows."""
+    return {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
 
 
 class Data(Protocol):
@@ -50,13 +173,12 @@ def bf16_is_faster(device: torch.device | str = "cpu") -> bool:
     Some processors have units for bfloat16 (AMX, tensor cores), others emulate it many times slower: choose by measurement,
     once for a device.
     """
-    x = torch.ones(8, 64, 56, 56, device=device).to(memory_format=torch.channels_last)
-    w = torch.ones(64, 64, 3, 3, device=device).to(memory_format=torch.channels_last)
+    shapes = (8, 64, 56, 56), (64, 64, 3, 3)
+    x, w = (torch.ones(shape, device=device).to(memory_format=torch.channels_last) for shape in shapes)
     best = {torch.float32: math.inf, torch.bfloat16: math.inf}
     for _ in range(8):  # in turns: what else the machine does meanwhile hits both
         for dtype in best:
-            a, b = x.to(dtype), w.to(dtype)
-            start = time.perf_counter()
+            a, b, start = x.to(dtype), w.to(dtype), time.perf_counter()
             F.conv2d(a, b, padding=1).sum().item()  # waits for a GPU
             best[dtype] = min(best[dtype], time.perf_counter() - start)
     return best[torch.float32] > 1.2 * best[torch.bfloat16]
@@ -66,25 +188,6 @@ def wants_bf16(precision: str, device: torch.device | str) -> bool:
     """What "fp32", "bf16" or "auto" (`bf16_is_faster`) comes to on a device; InputError for another word."""
     check_choice("precision", precision, PRECISIONS)
     return precision == "bf16" or (precision == "auto" and bf16_is_faster(device))
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of a seed, on the CPU, where weights begin; the caller's own go on afterwards as if nothing had been drawn.
-
-    Example:
-        >>> with seeded(1):
-        ...     first = torch.rand(1)
-        >>> before = torch.random.get_rng_state()
-        >>> with seeded(1):
-        ...     torch.equal(torch.rand(1), first)
-        True
-        >>> torch.equal(torch.random.get_rng_state(), before)
-        True
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def fit(
@@ -103,12 +206,10 @@ def fit(
     Args:
         model: on its device already; its training/evaluation mode is left to the caller (a frozen part stays in eval).
         data: `data.batch(step)` gives a batch with `.to(device)`, and a length for the rate.
-        loss_fn: (model, batch, step) -> {"loss": scalar, and parts to log}.
-        config: the run's numbers.
+        loss_fn: (model, batch, step) -> {"loss": scalar, and parts to log}. config: the run's numbers.
         out: folder for checkpoints and log; None writes nothing.
         header: goes into the checkpoint, e.g. {"model": "deepmask_tiny"}, so that `load_model` can build it.
-        resume: go on from `out` if it holds a run; without it a folder that holds a run is refused.
-        progress: show a bar with loss and rate.
+        resume: go on from `out` if it holds a run, which is refused without it. progress: show a bar with loss and rate.
     Returns:
         History of the logged steps, earlier ones included; `finished` is False after Ctrl-C (the checkpoint is kept).
     Raises:
@@ -139,8 +240,7 @@ def fit(
             run.learn(losses["loss"], step)
             samples += len(batch)
             bar.update()
-            done = step + 1
-            last = done == config.steps or stop.is_set()
+            last = (done := step + 1) == config.steps or stop.is_set()
             if done % config.log_every == 0 or last:
                 rate = samples / (time.perf_counter() - clock)
                 samples, clock = 0, time.perf_counter()

@@ -25,9 +25,9 @@ from fairseg_lite.evaluation.patches import patch_spec
 from fairseg_lite.models.checkpoints import MODELS, load_tensors, save_model
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.losses import deepmask_loss
-from fairseg_lite.models.network import Network
+from fairseg_lite.models.network import Network, seeded
 from fairseg_lite.models.sharpmask import SharpMask
-from fairseg_lite.training.fit import History, fit, seeded
+from fairseg_lite.training.fit import History, fit
 from fairseg_lite.training.recipes import MultiPathRecipe, Recipe
 
 SETTLED = ("model", "options", "freeze", "end_to_end", "statistics", "fit.optimizer", "fit.ema")  # once a run has begun

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from fairseg_lite.course import study
-from fairseg_lite.models.deepmask import deepmask_tiny
-from fairseg_lite.models.heads import HEADS
+from fairseg_lite.models.deepmask import HEADS, deepmask_tiny
 
 
 def count(options: dict) -> int:

@@ -20,8 +20,7 @@ from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.geometry.boxes import xywh_to_xyxy
 from fairseg_lite.geometry.masks import mask_iou, rle_encode
 from fairseg_lite.geometry.pixels import normalise
-from fairseg_lite.inference.box_masks import masks_in_boxes
-from fairseg_lite.inference.detect import Detections, detect, mirrored, shaken
+from fairseg_lite.inference.detect import Detections, detect, masks_in_boxes, mirrored, shaken
 from fairseg_lite.inference.propose import Proposals, propose
 from fairseg_lite.models.checkpoints import load_model
 from fairseg_lite.models.multipathnet import MultiPathOutput, multipathnet_tiny, probabilities

@@ -11,8 +11,7 @@ from torch import nn
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.geometry.masks import mask_to_box, paste_masks, rle_encode
 from fairseg_lite.inference.found import Proposals, load_results
-from fairseg_lite.inference.propose import best_windows, paste_rle, propose
-from fairseg_lite.inference.pyramid import Level, on_canvas, prepare, pyramid, resized
+from fairseg_lite.inference.propose import Level, best_windows, on_canvas, paste_rle, prepare, propose, pyramid, resized
 from fairseg_lite.models.deepmask import DenseFeatures, deepmask_tiny
 from fairseg_lite.models.network import Network
 

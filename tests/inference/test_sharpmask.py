@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from fairseg_lite.data.shapes import ShapesDataset
-from fairseg_lite.inference.propose import best_windows, masks_of, propose
-from fairseg_lite.inference.pyramid import Level, prepare, pyramid
+from fairseg_lite.inference.propose import Level, best_windows, masks_of, prepare, propose, pyramid
 from fairseg_lite.models import sharpmask
 from fairseg_lite.models.deepmask import DenseFeatures
 from fairseg_lite.models.sharpmask import SharpMask, sharpmask_tiny

@@ -9,8 +9,8 @@ from torch import nn
 from fairseg_lite.geometry.pixels import symmetric_pad
 from fairseg_lite.models.deepmask import DeepMask, deepmask_resnet50, deepmask_tiny, deepmask_vgg_a
 from fairseg_lite.models.mobile import LiteTrunk
+from fairseg_lite.models.network import load_trunk_weights
 from fairseg_lite.models.trunks import ResNetTrunk, SymmetricConv2d, VGGTrunk
-from fairseg_lite.models.weights import load_trunk_weights
 
 
 def parameters(model: nn.Module) -> int:

@@ -6,8 +6,7 @@ import torch
 
 from fairseg_lite.inference.propose import propose
 from fairseg_lite.models.checkpoints import load_model, save_model
-from fairseg_lite.models.deepmask import DeepMask, deepmask_resnet50, deepmask_tiny
-from fairseg_lite.models.heads import HEADS
+from fairseg_lite.models.deepmask import HEADS, DeepMask, deepmask_resnet50, deepmask_tiny
 from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.models.trunks import ResNetTrunk
 

@@ -9,8 +9,7 @@ import torch
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.evaluation.patches import patch_masks
 from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise
-from fairseg_lite.inference.box_masks import masks_in_boxes
-from fairseg_lite.inference.detect import detect
+from fairseg_lite.inference.detect import detect, masks_in_boxes
 from fairseg_lite.inference.propose import propose
 from fairseg_lite.models.checkpoints import load_model, load_tensors, save_model
 from fairseg_lite.models.deepmask import deepmask_tiny

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
-from fairseg_lite.inference.pyramid import Level
+from fairseg_lite.inference.propose import Level
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
 from tests.official.resample import aligned_resize, image_scale

@@ -8,7 +8,7 @@ import torch
 
 from fairseg_lite.geometry.pixels import normalise
 from fairseg_lite.models.multipathnet import MultiPathOutput
-from fairseg_lite.official.detectors import CAFFE, TORCH
+from fairseg_lite.official.networks import CAFFE, TORCH
 from tests.official.detection import detect_official, official_outputs, official_picture
 from tests.official.resample import image_scale
 

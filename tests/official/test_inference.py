@@ -8,8 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fairseg_lite.inference.propose import best_windows
-from fairseg_lite.inference.pyramid import Level
+from fairseg_lite.inference.propose import Level, best_windows
 from fairseg_lite.models.deepmask import DenseFeatures
 from tests.official.inference import propose_official, top_masks, top_scores
 from tests.official.oracle_weights import official_deepmask

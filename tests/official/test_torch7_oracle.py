@@ -15,8 +15,7 @@ from fairseg_lite.inference.detect import detect
 from fairseg_lite.models.checkpoints import load_model, save_model
 from fairseg_lite.models.multipathnet import probabilities
 from fairseg_lite.models.network import Network
-from fairseg_lite.official.detectors import CAFFE, TORCH
-from fairseg_lite.official.networks import import_official
+from fairseg_lite.official.networks import CAFFE, TORCH, import_official
 from tests.official.detection import detect_official, official_picture
 from tests.official.inference import propose_official
 from tests.official.multipathnet_maps import ORACLE, arrays, official_network, resnet_case, resnet_file, rois_of

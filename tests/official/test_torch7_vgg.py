@@ -105,11 +105,11 @@ FAULTS = {
     "a level less": (drop("m.3.1.2.1"), "m.3.1.2.1 pools 2 levels; official are 3"),
     "a level less for the boxes": (drop("m.3.5.2.1"), "m.3.5.2.1 pools 2 levels; official are 3"),
     "parts that overlap": (change("m.4.2", index=3), "m.4.2 .nn.Narrow.: index is 3, ours has 25"),
-    "one part": (drop("m.4"), "m.4 has 1 parts"),
+    "one part": (drop("m.4"), "m.4 has 1 branches"),
     "no classifier": (change("m.5.1", modules=[]), "m.5.1 has no classifier"),
     "no norm": (drop("m.7"), "wanted classes and boxes in m.5, and one BBoxNorm"),
     "poolings of both kinds": (change("m.1.1.1.1.5", ceil_mode=False), "some poolings round sizes up and some down"),
-    "a trunk that forks oddly": (drop("m.1.1.1.1.17"), "m.1.1.1.1.17: 1 branches; two are wanted"),
+    "a trunk that forks oddly": (drop("m.1.1.1.1.17"), "m.1.1.1.1.17 has 1 branches; wanted one and one that changes nothing"),
     "a convolution less": (change("m.1.1.1.1.3", dW=2, dH=2), r"m.1.1.1.1.3 steps by \(2, 2\)"),
     "a wide border": (change("m.1.1.1.1.3", padW=2, padH=2), "pad in the ways odd, zeros"),
 }  # fmt: skip

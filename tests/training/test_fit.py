@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from fairseg_lite.models.checkpoints import load_tensors
-from fairseg_lite.training.fit import fit, seeded
+from fairseg_lite.models.network import seeded
+from fairseg_lite.training.fit import fit
 from fairseg_lite.training.recipes import FitConfig
 
 

@@ -11,8 +11,7 @@ from fairseg_lite.evaluation.patches import patch_report
 from fairseg_lite.evaluation.precision import evaluate_detections
 from fairseg_lite.evaluation.recall import average_recall
 from fairseg_lite.inference.detect import detect
-from fairseg_lite.inference.propose import propose
-from fairseg_lite.inference.pyramid import prepare
+from fairseg_lite.inference.propose import prepare, propose
 from fairseg_lite.models.checkpoints import SHIPPED, load_model
 
 
