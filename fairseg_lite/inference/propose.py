@@ -95,8 +95,7 @@ def resized(image: Tensor, scale: float) -> Tensor:
     """The picture at one scale, antialiased.
 
     Args:
-        image: (3, H, W) float.
-        scale: pixels of the result per pixel of the picture.
+        image: (3, H, W) float. scale: pixels of the result per pixel of the picture.
     Returns:
         (3, max(round(scale H), 1), max(round(scale W), 1)).
     """
@@ -123,12 +122,8 @@ def pyramid(model: DeepMask | SharpMask, image: Tensor, scales: Sequence[float],
     """All windows of a picture at all scales.
 
     Args:
-        model: in evaluation mode, on the picture's device.
-        image: (3, H, W) float32, normalised.
-        scales: pixels of a level per pixel of the picture.
-        timer: as in `DeepMask.dense`.
-    Returns:
-        A level for each scale.
+        model: in evaluation mode, on the picture's device. image: (3, H, W) float32, normalised.
+        scales: pixels of a level per pixel of the picture, for each level returned. timer: as in `DeepMask.dense`.
     Raises:
         InputError: no scale, or one that is not above 0.
     Source: DeepMask section 4; official `InferDeepMask.lua`. Lesson: 04.
@@ -218,9 +213,7 @@ def propose(
 def best_windows(levels: Sequence[Level], top_k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The windows with the highest scores over all levels.
 
-    Args:
-        levels: of one picture.
-        top_k: at most so many.
+    Args: levels: of one picture. top_k: at most so many.
     Returns:
         scores (logits), level, row and column of each, (N,), best first.
     """
@@ -239,9 +232,7 @@ def masks_of(
 ) -> tuple[Tensor, Tensor]:
     """Masks of chosen windows, and where they lie.
 
-    Args:
-        model, levels: as from `pyramid`.
-        level, rows, cols: (N,) int64.
+    Args: model, levels: as from `pyramid`. level, rows, cols: (N,) int64.
     Returns:
         (N, M, M) float32 logits and (N, 4) float32 windows, xyxy in pixels of the picture that the levels were made of.
     """
@@ -256,10 +247,8 @@ def masks_of(
 
 
 def logit(probability: float) -> float:
-    """The logit of a mask threshold.
+    """The logit of a mask threshold; InputError unless that is above 0 and below 1.
 
-    Raises:
-        InputError: no probability above 0 and below 1.
     Example:
         >>> logit(0.5)
         0.0

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.models import deepmask, multipathnet, sharpmask
 from fairseg_lite.models.network import Network, Record
 
@@ -47,9 +47,7 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> 
     """Write tensors and a JSON header to PATH, and the header alone to PATH with suffix `.json`, atomically.
 
     Args:
-        path: ends in `.safetensors`; its folder is made.
-        tensors: any shapes and dtypes.
-        header: what JSON can hold.
+        path: ends in `.safetensors`; its folder is made. tensors: any shapes and dtypes. header: what JSON can hold.
     Raises:
         InputError: the folder cannot be written or the disk is full; what stood there before is untouched.
     """
@@ -109,8 +107,7 @@ def save_model(path: str | Path, model: Network, *, store: str = "float32", over
     """
     if (name := model.record.model) not in MODELS:
         raise InputError(f"the record names network {name!r}; wanted one of {', '.join(MODELS)}, whose functions set it")
-    if store not in ("float32", "float16", "int8"):
-        raise InputError(f"store is {store!r}; choose 'float32', 'float16' or 'int8'")
+    check_choice("store", store, ("float32", "float16", "int8"))
     state, header = model.state_dict(), model.record.header()
     if over is not None:
         state, header = {k: v for k, v in state.items() if not k.startswith("deepmask.")}, {**header, "over": over}
@@ -183,9 +180,8 @@ def load_model(source: Source = None, *, device: Device = "cpu", kind: str | Non
     if name not in MODELS:
         raise InputError(f"checkpoint {str(path)!r} holds network {name!r}; this version knows {', '.join(MODELS)}")
     # a training state keeps weights under "model.", and their average, where one is made; a plain checkpoint has bare names
-    average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
-    tensors = {k.removeprefix("model."): v for k, v in tensors.items() if not k.startswith(("optimizer.", "average."))}
-    tensors |= average
+    tensors = {k.removeprefix("model."): v for k, v in tensors.items() if not k.startswith("optimizer.")}
+    tensors |= {k.removeprefix("average."): tensors.pop(k) for k in list(tensors) if k.startswith("average.")}
     if "over" in header:
         if header["over"] not in SHIPPED:
             raise InputError(f"checkpoint {str(path)!r} refines {header['over']!r}; this version has {', '.join(SHIPPED)}")
@@ -193,9 +189,8 @@ def load_model(source: Source = None, *, device: Device = "cpu", kind: str | Non
         tensors |= {f"deepmask.{k}": v for k, v in below.items()}
     tensors = _unpacked(tensors)
     if kind is not None and name not in (known := [n for n in MODELS if n.startswith(kind.lower())]):
-        hint = (
-            "its `deepmask` is one" if kind == "DeepMask" and name in sharpmask.MODELS else f"make one with train {kind.lower()}"
-        )
+        inside = kind == "DeepMask" and name in sharpmask.MODELS
+        hint = "its `deepmask` is one" if inside else f"make one with train {kind.lower()}"
         raise InputError(f"checkpoint {str(path)!r} holds a {name}, wanted a {kind} ({', '.join(known)}); {hint}")
     try:
         record = Record.of({k: v for k, v in header.items() if k != "over"})

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.models.deepmask import DeepMaskOutput
 from fairseg_lite.models.multipathnet import MultiPathOutput
 
@@ -65,13 +65,8 @@ def deepmask_loss(
     """The joint loss. The mask term sees positives only and is their mean; the score term is the mean over the batch.
 
     Args:
-        output: masks (B, M, M) and scores (B,), logits; the masks are upsampled bilinearly to the target's side.
-        masks: (B, T, T) bool, the centred object; ignored where the label is -1.
-        labels: (B,) in {-1, +1}.
-        score_weight: lambda.
+        output: masks (B, M, M) and scores (B,), logits. masks, labels: as for `mask_loss`. score_weight: lambda.
         only: None for the joint loss, "mask" or "score" for one branch (alternating training).
-    Returns:
-        DeepMaskLoss of scalars. Without a positive the mask term is 0 and still differentiable.
     Raises:
         InputError: shapes that do not fit, a mask that is not bool, a label other than -1 and +1, an unknown branch.
     Example:
@@ -87,8 +82,7 @@ def deepmask_loss(
         raise InputError(f"masks are {masks.dtype} {tuple(masks.shape)}; wanted bool ({len(logits)}, T, T)")
     if labels.shape != scores.shape or not bool((labels.abs() == 1).all()):
         raise InputError(f"labels are {labels.tolist()[:8]}; wanted {len(scores)} numbers, each -1 or +1")
-    if only not in (None, "mask", "score"):
-        raise InputError(f"only is {only!r}; choose None, 'mask' or 'score'")
+    check_choice("only", only, (None, "mask", "score"))
     if logits.dtype in (torch.bfloat16, torch.float16):  # two or three digits are too few for a sum of small terms
         logits, scores = logits.float(), scores.float()
     mask = mask_loss(logits, masks, labels)

@@ -214,8 +214,7 @@ def copy_weights(module: nn.Module, weights: Mapping[str, Tensor], source: objec
     """Copy what a module needs out of a table of weights by name; the rest of the table is left aside.
 
     Args:
-        module: changed in place.
-        weights: name -> tensor of any float dtype, the names being the module's.
+        module: changed in place. weights: name -> tensor of any float dtype, the names being the module's.
         source: where they come from, for the errors.
     Raises:
         InputError: a tensor of the module is not in the table, or has another shape there.
@@ -229,20 +228,13 @@ def copy_weights(module: nn.Module, weights: Mapping[str, Tensor], source: objec
         )
     for k, v in wanted.items():
         if k in weights and weights[k].shape != v.shape:
-            raise InputError(
-                f"trunk weights {str(source)!r}: {k} has shape {tuple(weights[k].shape)}, the trunk wants {tuple(v.shape)}"
-            )
+            held = f"{k} has shape {tuple(weights[k].shape)}"
+            raise InputError(f"trunk weights {str(source)!r}: {held}, the trunk wants {tuple(v.shape)}")
     module.load_state_dict({k: weights.get(k, v).to(v.dtype) for k, v in wanted.items()})
 
 
 def read_weights(source: str | Path) -> Mapping[str, Tensor]:
-    """Name -> tensor of a torchvision name or a file.
-
-    Args:
-        source: as in `load_trunk_weights`.
-    Raises:
-        InputError: the file is missing or unreadable, or the download failed.
-    """
+    """Name -> tensor of a source as in `load_trunk_weights`; InputError when it is missing or unreadable, or not downloaded."""
     path, what = Path(source), f"trunk weights {str(source)!r}"
     if not path.is_file():
         try:
@@ -252,12 +244,9 @@ def read_weights(source: str | Path) -> Mapping[str, Tensor]:
         except OSError as error:
             raise InputError(f"{what}: download failed ({error}); try again, or give a file") from error
     if not path.name.lower().endswith(READABLE):
-        torch7 = path.suffix.lower() == ".t7"
-        advice = (
-            "`fairseg-lite import` makes a checkpoint of a .t7"
-            if torch7
-            else "extract an archive, or name the file for what it is"
-        )
+        advice = "extract an archive, or name the file for what it is"
+        if path.suffix.lower() == ".t7":
+            advice = "`fairseg-lite import` makes a checkpoint of a .t7"
         raise InputError(f"{what}: wanted a file {', '.join(READABLE)}; {advice}")
     try:
         if path.suffix == ".safetensors":

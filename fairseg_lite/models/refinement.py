@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import InputError, check_choice
 
 
 class OfficialConv2d(nn.Conv2d):
@@ -89,9 +89,7 @@ class NaiveRefinementModule(nn.Module):
     """One refinement as one says it: reduce the features, concatenate them with the mask, convolve, double the side.
 
     Args:
-        features: channels of F.
-        channels: of the mask encoding M, and of S.
-        out: channels of the next mask encoding.
+        features, channels, out: channels of F; of the mask encoding M, and of S; of the next mask encoding.
         upsample: "bilinear" (paper) or "nearest" (official code).
         padding: "zeros", "symmetric", or "official" (symmetric without the gradient of the border).
     Example:
@@ -144,8 +142,7 @@ class RefinementModule(nn.Module):
             ("padding", padding, ("zeros", "symmetric", "official")),
             ("paths", paths, ("both", "skip", "deconvolution")),
         ):
-            if value not in options:
-                raise InputError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
+            check_choice(what, value, options)
         if paths == "skip" and channels != out:
             raise InputError(f"paths 'skip' adds to a mask of {channels} channels, not {out}; it needs schedule='constant'")
         self.upsample = upsample
@@ -170,12 +167,8 @@ class RefinementModule(nn.Module):
 
 
 def refactor(naive: NaiveRefinementModule) -> RefinementModule:
-    """The same function as a sum of two parts, with the same weights.
+    """The same function as a sum of two parts, with the same weights: outputs differ by rounding only; `naive` stays as it is.
 
-    Args:
-        naive: stays as it is.
-    Returns:
-        A module whose outputs differ by rounding only.
     Source: SharpMask section 3.1. Lesson: 07.
     """
     first, second, join = naive.reduce[0], naive.reduce[2], naive.join

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.models.deepmask import (
     DeepMask,
     DeepMaskOutput,
@@ -71,8 +71,7 @@ class SharpMask(Network):
         padding: str = "symmetric",
     ):
         super().__init__()
-        if schedule not in ("halving", "constant"):
-            raise InputError(f"schedule is {schedule!r}; choose 'halving' or 'constant'")
+        check_choice("schedule", schedule, ("halving", "constant"))
         if k < 1 or (schedule == "halving" and k % 16):
             raise InputError(f"k is {k}; halved four times it must stay whole: take a multiple of 16, or schedule='constant'")
         if deepmask.mask_head == "full":
@@ -140,15 +139,7 @@ class SharpMask(Network):
         return self
 
     def forward(self, patches: Tensor) -> DeepMaskOutput:
-        """One sharp mask and one score for each patch.
-
-        Args:
-            patches: (B, 3, P+context, P+context) float, normalised; as for `DeepMask`.
-        Returns:
-            DeepMaskOutput: masks (B, P, P) and scores (B,), logits.
-        Raises:
-            InputError: the patches have another side.
-        """
+        """One sharp mask (B, P, P) and one score (B,), logits, for each patch; given and refused as by `DeepMask`."""
         self.deepmask.check(patches)
         taps = self.trunk.taps(patches)
         for i, x in enumerate(taps):
@@ -184,12 +175,9 @@ class SharpMask(Network):
         return dense._replace(laterals=tuple(full))
 
     def masks_at(self, dense: DenseFeatures, batch: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-        """Sharp masks of chosen windows only, so many at a time that their feature maps fill at most REFINE_BYTES.
+        """Sharp masks of chosen windows only, (N, P, P) logits, so many at a time that their feature maps fill REFINE_BYTES.
 
-        Args:
-            dense, batch, rows, cols: as in `DeepMask.masks_at`; `deepmask.masks_at` gives the coarse masks of the same.
-        Returns:
-            (N, P, P) logits.
+        Windows are given as for `DeepMask.masks_at`; `deepmask.masks_at` gives the coarse masks of the same.
         """
         step = max(1, REFINE_BYTES // (self.window_size * dense.scores.element_size()))
         parts = zip(batch.split(step), rows.split(step), cols.split(step), strict=True)
@@ -208,52 +196,25 @@ class SharpMask(Network):
         return doubled_conv(x, self.last, module.upsample)[:, 0]  # (N, P, P)
 
 
-@recorded
-def sharpmask_tiny(*, deepmask: DeepMask | dict | None = None, **refinement: object) -> SharpMask:
-    """`deepmask_tiny` with refinement, for a laptop: 96 x 96 masks.
+def _over(base: Callable[..., DeepMask]) -> Callable[..., SharpMask]:
+    """The function that builds a DeepMask of one kind with refinement."""
 
-    Args:
-        deepmask: a trained one; or options for a fresh one.
-        refinement: options of `SharpMask`.
-    Source: ours. Lesson: 06.
-    """
-    return _over(deepmask, deepmask_tiny, refinement)
+    def build(*, deepmask: DeepMask | dict | None = None, **refinement: Any) -> SharpMask:
+        """A DeepMask of this kind with refinement.
 
+        Args: deepmask: a trained one; or options for a fresh one. refinement: options of `SharpMask`.
+        Source: SharpMask section 3; official `SharpMask.lua`. Lesson: 06.
+        """
+        return SharpMask(deepmask if isinstance(deepmask, DeepMask) else base(**(deepmask or {})), **refinement)
 
-@recorded
-def sharpmask_resnet50(*, deepmask: DeepMask | dict | None = None, **refinement: object) -> SharpMask:
-    """The second paper's network and the official code's: 2.75 M parameters of refinement, 160 x 160 masks.
-
-    Args: as in `sharpmask_tiny`.
-    Source: SharpMask section 3; official `SharpMask.lua`. Lesson: 06.
-    """
-    return _over(deepmask, deepmask_resnet50, refinement)
+    build.__name__ = build.__qualname__ = base.__name__.replace("deepmask", "sharpmask")
+    return recorded(build)
 
 
-@recorded
-def sharpmask_lite0(*, deepmask: DeepMask | dict | None = None, **refinement: object) -> SharpMask:
-    """`deepmask_lite0` with refinement, for a laptop's photographs: 160 x 160 masks.
+sharpmask_tiny = _over(deepmask_tiny)  # ours, for a laptop: 96 x 96 masks
+sharpmask_resnet50 = _over(deepmask_resnet50)  # paper 2's and the official code's: 160 x 160 masks, 2.75 M of refinement
+sharpmask_lite0 = _over(deepmask_lite0)  # ours, for a laptop's photographs: 160 x 160 masks
+sharpmask_vgg_a = _over(deepmask_vgg_a)  # paper 1's with refinement: 224 x 224 masks
 
-    Args: as in `sharpmask_tiny`.
-    Source: ours. Lesson: 07.
-    """
-    return _over(deepmask, deepmask_lite0, refinement)
-
-
-@recorded
-def sharpmask_vgg_a(*, deepmask: DeepMask | dict | None = None, **refinement: object) -> SharpMask:
-    """The first paper's network with refinement: 224 x 224 masks.
-
-    Args: as in `sharpmask_tiny`.
-    Source: SharpMask section 3. Lesson: 06.
-    """
-    return _over(deepmask, deepmask_vgg_a, refinement)
-
-
-def _over(deepmask: DeepMask | dict | None, build: Callable[..., DeepMask], refinement: dict) -> SharpMask:
-    return SharpMask(deepmask if isinstance(deepmask, DeepMask) else build(**(deepmask or {})), **refinement)
-
-
-MODELS: dict[str, Callable[..., SharpMask]] = {
-    build.__name__: build for build in (sharpmask_tiny, sharpmask_resnet50, sharpmask_lite0, sharpmask_vgg_a)
-}
+BUILDERS = (sharpmask_tiny, sharpmask_resnet50, sharpmask_lite0, sharpmask_vgg_a)
+MODELS: dict[str, Callable[..., SharpMask]] = {build.__name__: build for build in BUILDERS}

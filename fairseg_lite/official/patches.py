@@ -156,8 +156,7 @@ def crop_grey(image: np.ndarray, left: int, top: int, side: int, size: int) -> T
 
     Args:
         image: (H, W, 3), uint8 or float of 0 to 1.
-        left, top, side: of the window, in pixels of the picture.
-        size: side of the result, in pixels.
+        left, top, side: of the window, in pixels of the picture. size: side of the result, in pixels.
     Returns:
         (3, size, size) float32 of 0 to 1.
     Source: official `DataSampler:cropTensor`. Only the part in the picture is made: a window may be far larger.
@@ -207,8 +206,7 @@ def crop_polygons(
     Args:
         polygons: each x1, y1, x2, y2, ... in pixels of the picture.
         shape: of the picture, height and width first; beyond it there is no object.
-        left, top, side: of the window, in pixels of the picture.
-        size: side of the result, in pixels.
+        left, top, side, size: as for `crop_grey`.
     Returns:
         (size, size) bool.
     Source: official `DataSampler:cropMask`. Lesson: 01.

@@ -45,14 +45,11 @@ def make_proposals(
     """Boxes of a network's best masks, for the first pictures of a data set.
 
     Args:
-        model: finds the objects.
-        dataset: scenes.
+        model: finds the objects. dataset: scenes.
         path: JSON file they are kept in; pictures that are in it already are not looked at again, so a call that was
             interrupted goes on. Another network or top_k wants another file.
-        pictures: look at so many of the first; None: at all.
-        top_k: proposals of each at most.
-        dtype: to compute in; default the model's.
-        progress: show a bar when it takes more than 2 s.
+        pictures: look at so many of the first; None: at all. top_k: proposals of each at most.
+        dtype: to compute in; default the model's. progress: show a bar when it takes more than 2 s.
     Returns:
         Boxes by picture id, those of this data set's first pictures only.
     Raises:
@@ -104,10 +101,8 @@ def build_multipathnet(
     """A fresh network of a recipe.
 
     Args:
-        recipe: its model and options count, and the seed of its fit.
-        num_classes: categories, the background not counted.
-        trunk_from: a tiny DeepMask to begin from (tiny only).
-        trunk_weights: ImageNet weights (all but tiny).
+        recipe: its model and options count, and the seed of its fit. num_classes: categories, the background not counted.
+        trunk_from: a tiny DeepMask to begin from (tiny only). trunk_weights: ImageNet weights (all but tiny).
     Raises:
         InputError: an unknown model, or weights it has no use for.
     """
@@ -144,15 +139,8 @@ def train_multipathnet(
     Args:
         dataset: scenes; of their masks only the boxes are used.
         boxes: proposals by picture id (`load_boxes`, `make_proposals`); pictures that are not in it are not used.
-        recipe: the run's numbers.
-        out: folder for `state.safetensors`, `log.jsonl` and, when done, `model.safetensors`.
-        trunk_from: a DeepMask whose trunk a tiny network begins with.
-        trunk_weights: ImageNet weights of the others, by torchvision's name or a file.
         proposals: what made the boxes, for the record: a shipped network's name, a checkpoint or a file of results.
-        about: what else the record is to remember.
-        device: where to train.
-        resume: go on from `out`.
-        progress: show bars.
+        trunk_from, trunk_weights: as for `build_multipathnet`. recipe, out, about, device, resume, progress: as for `trained`.
     Returns:
         The network in evaluation mode, and its history. Its record's `about["dropped"]` says how many proposals of the pictures
         seen were left out, and why.

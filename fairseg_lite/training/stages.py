@@ -62,10 +62,8 @@ def train_deepmask(
 
     Args:
         dataset: scenes with masks (`ShapesDataset`, `CocoDataset`, `Mix`).
-        recipe: the run's numbers.
         model: a network to go on with; otherwise the recipe's is built.
-        trunk_weights: ImageNet weights for a fresh network (`load_trunk_weights`).
-        run: as for `trained`.
+        trunk_weights: ImageNet weights for a fresh network (`load_trunk_weights`). recipe, run: as for `trained`.
     Returns:
         The network in evaluation mode, and its history.
     Raises:
@@ -87,10 +85,8 @@ def train_sharpmask(
     """Train the refinement of a DeepMask.
 
     Args:
-        dataset: scenes with masks, as for `train_deepmask`.
-        recipe: the run's numbers; with `end_to_end` the DeepMask is trained, too.
+        dataset, run: as for `train_deepmask`. recipe: with `end_to_end` the DeepMask is trained, too.
         deepmask: a trained one, from `load_model`; it becomes part of the result. None where a run goes on: it comes with it.
-        run: as for `trained`.
     Returns:
         The network in evaluation mode, and its history.
     Raises:
@@ -127,12 +123,10 @@ def trained(
     """Train a network that is built on patches.
 
     Args:
-        model: changed in place.
+        model: changed in place. recipe: the run's numbers.
         out: folder for `state.safetensors`, `log.jsonl` and, when done, `model.safetensors`.
-        about: what else the network's record is to remember.
-        device: where to train.
-        resume: go on from `out`.
-        progress: show a bar.
+        about: what else the network's record is to remember. device: where to train.
+        resume: go on from `out`. progress: show a bar.
         sampler: what draws the patches; its `rules` must be the recipe's.
     Raises:
         InputError: the sampler follows other rules or finds no usable object; or from `fit` and the disk.

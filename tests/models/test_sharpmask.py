@@ -172,7 +172,7 @@ def test_k_must_be_halved_four_times(k):
 
 
 def test_other_bad_input_is_named():
-    with pytest.raises(ValueError, match="schedule is 'thirds'; choose 'halving' or 'constant'"):
+    with pytest.raises(ValueError, match="schedule is 'thirds'; choose one of 'halving', 'constant'"):
         small(schedule="thirds")
     with pytest.raises(ValueError, match="needs schedule='constant'"):
         small(paths="skip")
