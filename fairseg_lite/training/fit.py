@@ -80,8 +80,8 @@ class Run:
         """The rows logged so far and the step to begin with; loads weights and optimiser of an interrupted run."""
         log = None if self.out is None else self.out / "log.jsonl"
         if log is None or not self.state.is_file():
-            if log is not None:
-                log.unlink(missing_ok=True)  # of a run that died before its first checkpoint
+            if log is not None and log.is_file():
+                log.unlink()  # of a run that died before its first checkpoint
             return [], 0
         if not resume:
             raise InputError(f"{str(self.out)!r} holds a run already; resume it, or choose another folder")
