@@ -65,8 +65,7 @@ def detect(
     """Name what the proposals of a picture show, and correct their boxes.
 
     Args:
-        model: in evaluation mode, or several of the same categories (an ensemble).
-        image: (H, W, 3) uint8 RGB.
+        model: in evaluation mode, or several of the same categories (an ensemble). image: (H, W, 3) uint8 RGB.
         proposals: of this picture; None makes 200 with the proposer. Only their `boxes` are needed, but for masks="proposal".
         proposer: makes proposals where none are given, and draws masks for masks="refined": a network, or a name or file for
             `load_model`; None takes the one whose proposals the (first) network was trained on, as its record says.
@@ -77,9 +76,7 @@ def detect(
         nms: of two boxes of a category that overlap by more than this IoU the better one stays.
         vote: box voting: what stays becomes the mean of the category's boxes that overlap it by this IoU (.5), weighted by score.
         iterations: looks; each takes as proposals the boxes that the look before found most likely, and all looks count.
-        flip: look at the mirrored picture, too.
-        crops: so many shaken copies of the proposals besides.
-        top: detections at most.
+        flip: look at the mirrored picture, too. crops: so many shaken copies of the proposals besides. top: detections at most.
         masks: "proposal" gives the mask of the proposal; "refined" runs the proposer once more, centred on the final box at
             its scale; None gives none.
         mask_boxes: in the end each box is the smallest around its refined mask, where that is not empty.

@@ -70,10 +70,8 @@ class Proposals:
             raise InputError(f"{len(rows)} results of {len({r.get('image_id') for r in rows})} pictures; wanted those of one")
         for key in ("segmentation", "score", "bbox"):
             if any(key not in r for r in rows):
-                raise InputError(
-                    f"a result of picture {rows[0]['image_id']} has no {key!r}; proposals need mask and score (for boxes alone "
-                    "--masks refined draws masks)"
-                )
+                advice = "proposals need mask and score (for boxes alone --masks refined draws masks)"
+                raise InputError(f"a result of picture {rows[0]['image_id']} has no {key!r}; {advice}")
         sizes = {tuple(r["segmentation"]["size"]) for r in rows}
         if len(sizes) != 1:
             raise InputError(f"masks of picture {rows[0]['image_id']} have sizes {sorted(sizes)}; wanted all of one")
@@ -142,9 +140,7 @@ class Detections:
         The box is the network's, not the smallest around the mask. Given both, `loadRes` takes the area of the *box* for the
         size classes of masks; `evaluate_detections` does not.
 
-        Args:
-            image_id: of the picture.
-            category_ids: the data set's id for each label, gaps and any order allowed.
+        Args: image_id: of the picture. category_ids: the data set's id for each label, gaps and any order allowed.
         Raises:
             InputError: a label without an id.
         Example:
@@ -155,10 +151,8 @@ class Detections:
         Source: COCO's result format. Lesson: 08.
         """
         if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(category_ids):
-            raise InputError(
-                f"labels reach from {int(self.labels.min())} to {int(self.labels.max())}, but there are {len(category_ids)} "
-                "category ids; is the network another data set's?"
-            )
+            there = f"there are {len(category_ids)} category ids; is the network another data set's?"
+            raise InputError(f"labels reach from {int(self.labels.min())} to {int(self.labels.max())}, but {there}")
         ids = [int(category_ids[label]) for label in self.labels.tolist()]
         boxes = xyxy_to_xywh(self.boxes.double()).tolist()  # in double: the way back gives the same float32
         masks: Sequence[dict | None] = [None] * len(self) if self.rle is None else self.rle

@@ -163,11 +163,9 @@ def propose(
 
     Args:
         model: a DeepMask or SharpMask; what `prepare` gives saves its work at every picture. The picture goes to its device.
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB. top_k: proposals at most; official name np.
         refine: SharpMask's masks; False gives the coarse masks of the DeepMask in it (official option -dm).
-        scales: of the pyramid; default the model's.
-        zoom: so many larger scales besides, for smaller objects (DeepMaskZoom: 1).
-        top_k: proposals at most; official name np.
+        scales: of the pyramid; default the model's. zoom: so many larger scales besides, for smaller objects (DeepMaskZoom: 1).
         threshold: mask probability above which a pixel belongs to the object; the paper has .1 or .2 for its networks.
         nms: drop a proposal whose box overlaps a better one's by more than this IoU; the papers do not.
         dtype: to compute in, such as torch.bfloat16; default the model's.

@@ -240,16 +240,15 @@ def deepmask_tiny(
 
 
 @recorded
-def deepmask_vgg_a(*, trunk_weights: Weights = None, mask_head: str = "low_rank", context: int = 0) -> DeepMask:
+def deepmask_vgg_a(*, trunk_weights: Weights = None, mask_head: str = "low_rank") -> DeepMask:
     """The first paper's network: VGG-A, 224-px patch, 512 x 14 x 14 features, two branches, 75.8 M parameters.
 
     Args:
         trunk_weights: None, "VGG11_Weights.IMAGENET1K_V1", or a local file (`load_trunk_weights`).
         mask_head: "low_rank", or "full" for DeepMaskFull (about 337 M parameters).
-        context: px of picture around a patch in training; the first paper has none.
     Source: DeepMask section 3. Lesson: 02.
     """
-    sizes = {"patch_size": 224, "context": context, "mask_size": 56, "features": 512}
+    sizes = {"patch_size": 224, "context": 0, "mask_size": 56, "features": 512}
     return DeepMask(trunk=load_trunk_weights(VGGTrunk(), trunk_weights), head="branches", mask_head=mask_head, **sizes)
 
 

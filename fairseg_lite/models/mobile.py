@@ -23,8 +23,6 @@ from fairseg_lite.models.trunks import STRIDE, _normed
 EPS = 1e-3  # of the norms, TensorFlow's
 # (blocks, side of the depthwise kernel, stride of the first, channels); the 1x1 widens by 6, and by 1 in the first
 STAGES = ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112))
-
-
 LAST = (0, 2, 4, 10)  # blocks after which strides 2, 4, 8, 16 are done: the last two stages are one size
 
 
@@ -77,9 +75,6 @@ class LiteTrunk(Trunk):
         self._blocks = nn.ModuleList(blocks)
         self.begin("fan_in")
 
-    def stem(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, 32, H/2, W/2)
-        return F.relu6(_normed(self._conv_stem, self._bn0, x))
-
     @property
     def parts(self) -> list[nn.Module]:
         cuts = [0, 1, 3, 5, 8, len(self._blocks)]
@@ -90,7 +85,7 @@ class LiteTrunk(Trunk):
         return self.taps(x)[-1]  # (B, 112, H/16, W/16)
 
     def taps(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(x)
+        x = F.relu6(_normed(self._conv_stem, self._bn0, x))  # (B, 32, H/2, W/2)
         features = []
         for i, block in enumerate(self._blocks):
             x = block(x)

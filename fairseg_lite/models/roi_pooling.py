@@ -34,11 +34,9 @@ def roi_pool(features: Tensor, rois: Tensor, size: int | tuple[int, int], *, sca
     """The features inside each RoI, as a small grid of fixed size.
 
     Args:
-        features: (B, C, h, w).
+        features: (B, C, h, w). size: (rows, columns) of the grid, or one number P. how: "v1", "v2" or "align", see above.
         rois: (N, 5) index of the picture in the batch, then xyxy in pixels of the picture. Parts outside count as empty.
-        size: (rows, columns) of the grid, or one number P.
         scale: s, cells of the feature map for each pixel of the picture: 1/16 at stride 16.
-        how: "v1", "v2" or "align", see above.
     Returns:
         (N, C, rows, columns); N may be 0.
     Raises:

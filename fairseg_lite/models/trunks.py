@@ -131,11 +131,8 @@ class ResNetTrunk(Trunk):
     """ResNet from the stem to conv4: (B, 3, H, W) -> (B, C, ceil(H/16), ceil(W/16)).
 
     Args:
-        depths: residual blocks in layer1, layer2, layer3.
-        inner: channels inside a block of each layer.
-        out: channels each layer returns.
-        block: "bottleneck" or "basic".
-        stem: (kernel side in pixels, channels) of the first convolution, stride 2.
+        depths, inner, out: residual blocks in layer1, layer2, layer3; channels inside a block of each; channels each returns.
+        block: "bottleneck" or "basic". stem: (kernel side in pixels, channels) of the first convolution, stride 2.
         stem_pool: a 3x3 max-pool of stride 2 follows the stem; without it layer1 has stride 2.
         poolings: how often H and W are halved: 4 for stride 16, or 3, where layer3 keeps the size, for stride 8.
         norm: "frozen" (fixed affine batch norm, paper 2) or "batch" (trained from scratch).
@@ -250,15 +247,13 @@ class VGGTrunk(Trunk):
         self.begin()
 
     @property
-    def parts(self) -> list[nn.Sequential]:
-        return self.stages
-
-    @property
     def stages(self) -> list[nn.Sequential]:
         """The trunk cut after each pooling: strides 2, 4, 8, 16 and the last two convolutions."""
         f = self.features
         cuts = [0, *(i + 1 for i, layer in enumerate(f) if isinstance(layer, nn.MaxPool2d)), len(f)]
         return [f[a:b] for a, b in pairwise(cuts)]
+
+    parts = stages
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)  # (B, 512, H/16, W/16)
