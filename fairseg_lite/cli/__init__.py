@@ -11,7 +11,7 @@ import sys
 import traceback
 
 from fairseg_lite import __version__
-from fairseg_lite.cli import data, demo, detect, evaluate, import_, naming, propose, train
+from fairseg_lite.cli import data, demo, detect, evaluate, naming, propose, train
 from fairseg_lite.errors import InputError
 
 DESCRIPTION = "From pictures to named masks: make or fetch data, train, propose masks, name them, measure them."
@@ -46,7 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="fairseg-lite", description=DESCRIPTION, epilog=EXAMPLE)
     parser.add_argument("--version", action="version", version=f"fairseg-lite {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for group in (demo, propose, detect, train, naming, evaluate, data, import_):
+    for group in (demo, propose, detect):
+        group.add_commands(commands)
+    naming.add_commands(commands, jobs=train.add_commands(commands))
+    for group in (evaluate, data):
         group.add_commands(commands)
     return parser
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fairseg_lite.cli import detect, propose
 from fairseg_lite.cli.inputs import output_folder, proposer, write_json, write_picture
-from fairseg_lite.cli.options import add_device, command, device_of
+from fairseg_lite.cli.options import add, command, device_of
 from fairseg_lite.errors import InputError
 
 DEMO = """examples:
@@ -19,15 +19,14 @@ PHOTOGRAPHS = (5, 11, 17, 23)  # every sixth of the library's
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Register `demo`."""
-    p = command(commands, "demo", "what the networks of the library find, as pictures", DEMO)
+    p = command(commands, "demo", "what the networks of the library find, as pictures", DEMO, _demo)
     p.add_argument("picture", nargs="?", metavar="PICTURE", help="a picture of yours, too")
     p.add_argument("--out", "-o", default="out/demo", metavar="OUT", help="folder to write to (default: out/demo)")
     p.add_argument("--scene", type=int, default=6, metavar="N", help="which of 500 held-out scenes (default: 6)")
     p.add_argument("--model", metavar="M", help="a checkpoint (default: photos-sharp; for the scene shapes-sharp)")
     words = "MultiPathNet checkpoint that names the scene's objects (default: shapes-multipath)"
     p.add_argument("--detector", default="shapes-multipath", metavar="M", help=words)
-    add_device(p)
-    p.set_defaults(run=_demo)
+    add(p, "--device")
 
 
 def _demo(a: argparse.Namespace) -> None:

@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from fairseg_lite.cli.inputs import over_pictures, picture_name, pictures_and_output, proposer, write_picture
-from fairseg_lite.cli.options import add_device, command, device_of, positive
-from fairseg_lite.cli.settings import add_set, arguments
+from fairseg_lite.cli.options import add, add_set, arguments, command, device_of, positive
 from fairseg_lite.errors import InputError
 
 COVERED = 0.7  # share of a mask that may lie on surer ones, where it is drawn
@@ -22,7 +21,7 @@ else 1, 2, ... by name; file_name is added. A damaged picture is named and left 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Register `detect`."""
-    p = command(commands, "detect", "named objects in a picture or a folder of pictures", DETECT)
+    p = command(commands, "detect", "named objects in a picture or a folder of pictures", DETECT, _detect)
     p.add_argument("input", metavar="PICTURE", help="a picture, or a folder of them")
     p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder to write to")
     p.add_argument(
@@ -32,8 +31,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     words = "draw and list objects from this score on; 1: no pictures (default: 0.5)"
     p.add_argument("--draw", type=float, default=0.5, metavar="P", help=words)
     add_detection(p)
-    add_device(p)
-    p.set_defaults(run=_detect)
+    add(p, "--device")
 
 
 def add_detection(p: argparse.ArgumentParser) -> None:

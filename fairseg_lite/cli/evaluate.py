@@ -7,8 +7,7 @@ from dataclasses import asdict
 
 from fairseg_lite.cli.detect import Detector, add_detection
 from fairseg_lite.cli.inputs import folders_of, open_dataset, proposer, write_json, write_picture
-from fairseg_lite.cli.options import DATA_HELP, add_device, add_precision, command, device_of, dtype_of, positive
-from fairseg_lite.cli.settings import add_set, arguments, changed
+from fairseg_lite.cli.options import add, add_set, arguments, changed, command, device_of, dtype_of, positive
 from fairseg_lite.errors import InputError
 
 EVALUATE = """examples:
@@ -35,7 +34,7 @@ BENCH = """examples:
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Register `evaluate`, `evaluate detections` and `bench`."""
-    p = command(commands, "evaluate", "patch IoU and average recall of a network", EVALUATE)
+    p = command(commands, "evaluate", "patch IoU and average recall of a network", EVALUATE, _evaluate)
     p.add_argument("model", metavar="MODEL", help="shapes (comes with the library) or a checkpoint")
     _add_judged(p)
     p.add_argument("--top-k", type=positive, default=1000, metavar="N", help="proposals per picture (default: 1000)")
@@ -43,36 +42,38 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--edges", metavar="FILE", help="draw edges of eight objects close up; of a SharpMask before and after")
     p.add_argument("--boundary", action="store_true", help="measure the edges of the masks too, on the same patches")
     add_set(p, "of `propose`: nms=IOU, zoom=N (larger scales, for small objects), max_side=PX, ...")
-    add_precision(p)
-    add_device(p)
-    p.set_defaults(run=_evaluate)
+    add(p, "--precision", "--device")
 
-    p = command(commands, "evaluate detections", "average precision of named objects, and their mistakes", DETECTIONS)
+    p = command(
+        commands,
+        "evaluate detections",
+        "average precision of named objects, and their mistakes",
+        DETECTIONS,
+        _detections,
+    )
     p.add_argument("results", metavar="RESULTS", help="COCO results (.json), or a MultiPathNet checkpoint")
     _add_judged(p)
     p.add_argument("--save", metavar="FILE", help="keep what a checkpoint detected, as COCO results")
     p.add_argument("--confusion", metavar="FILE", help="draw what objects were taken for")
     p.add_argument("--curve", metavar="FILE", help="draw AP against the IoU from which on a detection is right")
     add_detection(p)
-    add_device(p)
-    p.set_defaults(run=_evaluate_detections)
+    add(p, "--device")
 
-    p = command(commands, "bench", "time and memory of each stage", BENCH)
+    p = command(commands, "bench", "time and memory of each stage", BENCH, _bench)
     p.add_argument("--model", metavar="NAME", help="with random weights (default: deepmask_resnet50)")
     p.add_argument("--against", metavar="NAME", help="a second network, in turns with the first")
     p.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"], help="default: both")
     add_set(p, "width=PX, height=PX, scales=N, top_k=N, repeat=N (the fastest run counts), batch=N")
     p.add_argument("--quick", action="store_true", help="small picture and network, one run: to see that it works")
     p.add_argument("--json", metavar="FILE", help="write all numbers as JSON")
-    add_device(p)
-    p.set_defaults(run=_bench)
+    add(p, "--device")
 
 
 def _add_judged(p: argparse.ArgumentParser) -> None:
-    p.add_argument("data", metavar="DATA", help=DATA_HELP)
+    add(p, "data")
     p.add_argument("-o", "--out", metavar="FILE", help="write all numbers as JSON")
     p.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures: a quick look")
-    p.add_argument("--skip-faults", action="store_true", help="leave damaged pictures and annotations out, counted")
+    add(p, "--skip-faults")
 
 
 KINDS = {"segm": "masks", "bbox": "boxes"}
@@ -105,16 +106,24 @@ def _evaluate(a: argparse.Namespace) -> None:
     results, seconds = _over(data, lambda s: propose(fast, s.image, top_k=a.top_k, **options), lambda f, s: f.to_coco(s.image_id))
     truth = to_coco(data, progress=True)
     reports = {kind: average_recall(truth, results, iou_type=kind, progress=True) for kind in KINDS}
-    for kind, report in reports.items():
-        print(f"{KINDS[kind]:10} {report}")
+    _say({KINDS[kind]: report for kind, report in reports.items()})
     print(f"proposals  {len(data)} of {total} pictures, {seconds:.2f} s each")
     if a.figure:
         write_picture(a.figure, extremes(data, truth, results))
     if a.edges:
         write_picture(a.edges, edges_of(model, data))
     numbers = {"seconds_per_picture": seconds, "seconds": time.perf_counter() - start}
-    recall = {kind: asdict(report) for kind, report in reports.items()}
-    _keep(a, data, total, header=model.record.header(), **measured, recall=recall, **numbers)
+    _keep(a, data, total, header=model.record.header(), **measured, recall=_plain(reports), **numbers)
+
+
+def _say(reports: dict) -> None:
+    """A line for each."""
+    print("\n".join(f"{name:10} {report}" for name, report in reports.items()))
+
+
+def _plain(reports: dict) -> dict:
+    """What JSON can hold of them."""
+    return {name: asdict(report) for name, report in reports.items()}
 
 
 def _keep(a: argparse.Namespace, data, total: int, **numbers: object) -> None:
@@ -131,14 +140,13 @@ def _patches(model, data, *, boundary: bool) -> dict:
     from fairseg_lite.evaluation.patches import patch_report
 
     patches = patch_report(model, data)
-    print(f"patches    {patches}")
+    _say({"patches": patches})
     found: dict = {"patches": {k: v for k, v in asdict(patches).items() if k != "ious"}}
     if boundary:
         stages = {"masks": model} | ({"coarse": model.deepmask} if hasattr(model, "deepmask") else {})
         edges = {name: boundary_report(network, data, padding=model.record.padding) for name, network in stages.items()}
-        for name, report in edges.items():
-            print(f"{'boundary' if name == 'masks' else name:10} {report}")
-        found["boundary"] = {name: asdict(report) for name, report in edges.items()}
+        _say({"boundary" if name == "masks" else name: report for name, report in edges.items()})
+        found["boundary"] = _plain(edges)
     return found
 
 
@@ -156,7 +164,7 @@ def _over(data, find: Callable, rows: Callable) -> tuple[list[dict], float]:
     return results, seconds / len(data)
 
 
-def _evaluate_detections(a: argparse.Namespace) -> None:
+def _detections(a: argparse.Namespace) -> None:
     device = device_of(a)
     folders_of(a.out, a.save, a.confusion, a.curve)
     from fairseg_lite.data.coco import to_coco
@@ -178,7 +186,7 @@ def _evaluate_detections(a: argparse.Namespace) -> None:
         raise InputError(f"{a.results}: {error}") from error
     errors = {kind: analyse_errors(truth, rows, kind) for kind in kinds}
     table, names = confusion_matrix(truth, rows, kinds[-1])
-    print("\n".join(f"{KINDS[kind]:10} {report}" for kind, report in reports.items()))
+    _say({KINDS[kind]: report for kind, report in reports.items()})
     for kind, report in reports.items():
         print(f"\n{KINDS[kind]}\n{report.table()}")
     for kind, report in errors.items():
@@ -191,12 +199,8 @@ def _evaluate_detections(a: argparse.Namespace) -> None:
             write_picture(a.confusion, confusion_table(table, names, title="objects found with a score of .5 or more"))
         if a.curve:
             write_picture(a.curve, precision_curve({KINDS[kind]: report.by_threshold for kind, report in reports.items()}))
-    numbers = {
-        "precision": {kind: asdict(report) for kind, report in reports.items()},
-        "errors": {kind: asdict(report) for kind, report in errors.items()},
-        "confusion": {"names": names, "table": table.tolist()},
-    }
-    _keep(a, data, total, **numbers, seconds_per_picture=seconds)
+    numbers = {"precision": _plain(reports), "errors": _plain(errors), "seconds_per_picture": seconds}
+    _keep(a, data, total, confusion={"names": names, "table": table.tolist()}, **numbers)
 
 
 def _rows(a: argparse.Namespace, data, truth: dict, total: int, device) -> tuple[list[dict], float | None]:

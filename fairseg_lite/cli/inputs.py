@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.files import whole
+from fairseg_lite.geometry.files import whole, write_json
 
 
 def open_dataset(name: str, *, held_out: bool, on_fault: str = "raise", crowds_are_objects: bool = False):
@@ -137,16 +137,6 @@ def picture_name(one, pictures: list) -> str:
     name = Path(one.name)
     alone = sum(Path(p.name).with_suffix("") == name.with_suffix("") for p in pictures) == 1
     return f"{name.with_suffix('') if alone else name}.png"
-
-
-def write_json(path: str | Path, content: object, *, indent: int | None = None) -> None:
-    """Write JSON; the file is whole or not there.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    with whole(path) as part:
-        part.write_text(json.dumps(content, indent=indent) + "\n", "utf-8")
 
 
 def write_picture(path: str | Path, picture) -> None:

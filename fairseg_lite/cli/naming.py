@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fairseg_lite.cli.inputs import proposer, write_picture
 from fairseg_lite.cli.options import command, device_of, dtype_of, positive
-from fairseg_lite.cli.runs import add_numbers, add_run, beginnings, data_of, measured, recipe_of, stored_run, told
+from fairseg_lite.cli.train import add_numbers, add_run, beginnings, data_of, measured, recipe_of, stored_run, told
 from fairseg_lite.errors import InputError
 
 SCENES = 1000  # of shapes, whose proposals are made where no number is given
@@ -33,24 +33,20 @@ table.json and table.png; the same command again goes on where it was stopped, a
 """
 
 
-def add_train(jobs: argparse._SubParsersAction) -> None:
-    """Register `train multipathnet`."""
-    p = command(jobs, "multipathnet", "names and better boxes for proposals", TRAIN)
+def add_commands(commands: argparse._SubParsersAction, jobs: argparse._SubParsersAction) -> None:
+    """Register `train multipathnet` among the jobs of `train`, and `ablate`."""
+    p = command(jobs, "multipathnet", "names and better boxes for proposals", TRAIN, _train)
     add_run(p, "multipathnet", valid="measure box AP on this data at the end", settings=SETTINGS)
     _add_start(p, "; resumed: the run's")
-    p.set_defaults(run=_train)
 
-
-def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Register `ablate`."""
-    p = command(commands, "ablate", "what each idea of MultiPathNet gains: the paper's Table 1 on your data", ABLATE)
+    p = command(commands, "ablate", "what each idea of MultiPathNet gains: the paper's Table 1 on your data", ABLATE, _ablate)
     p.add_argument("out", metavar="OUT", help="folder for all runs and the table")
     p.add_argument("--data", nargs="+", default=["shapes:500"], metavar="DATA", help="to train on (default: shapes:500)")
     p.add_argument("--valid", default="shapes:200", metavar="DATA", help="to measure on (default: shapes:200)")
     p.add_argument("--seeds", type=positive, default=3, metavar="N", help="runs of each row (default: 3)")
     add_numbers(p, "multipathnet", "lesson", SETTINGS)
     _add_start(p)
-    p.set_defaults(run=_ablate)
+    p.set_defaults(recipe="lesson")
 
 
 def _add_start(p: argparse.ArgumentParser, resumed: str = "") -> None:
@@ -65,11 +61,7 @@ def _train(a: argparse.Namespace) -> None:
 
     stored = stored_run(a, "multipathnet")
     recipe = recipe_of(a, "multipathnet", stored)
-    a.proposals = a.proposals or stored.get("proposals") or "shapes-sharp"
-    device, start = device_of(a), {} if stored else _start(a, recipe.model)
-    data, valid, out = data_of(a)
-    _check_valid(a)
-    boxes = _proposals(a, recipe, data, out, device)
+    device, start, data, valid, out, boxes = _begun(a, recipe, stored)
     about = beginnings(a, stored)
     model, history = train_multipathnet(
         data, boxes, recipe=recipe, out=out, proposals=a.proposals, about=about, **start, device=device, resume=a.resume
@@ -107,10 +99,14 @@ def _start(a: argparse.Namespace, model: str) -> dict:
     return {"trunk_from": found}
 
 
-def _check_valid(a: argparse.Namespace) -> None:
-    """Before any work: a file of proposals is of one data set alone."""
+def _begun(a: argparse.Namespace, recipe, stored: dict) -> tuple:
+    """(device, what a fresh network begins with, training and validation data, folder, boxes to train on)."""
+    a.proposals = a.proposals or stored.get("proposals") or "shapes-sharp"
+    device, start = device_of(a), {} if stored else _start(a, recipe.model)
+    data, valid, out = data_of(a)
     if a.valid and a.proposals.endswith(".json") and not a.valid_proposals:
         raise InputError("--valid with a file of proposals needs another for that data: --valid-proposals FILE, or a network")
+    return device, start, data, valid, out, _proposals(a, recipe, data, out, device)
 
 
 def _proposals(a: argparse.Namespace, recipe, data, out: Path, device, *, held_out: bool = False) -> dict:
@@ -135,12 +131,9 @@ def _ablate(a: argparse.Namespace) -> None:
     from fairseg_lite.course.ablation import TABLE_1, ablate, results_in, table
     from fairseg_lite.plots import ablation
 
-    a.recipe, a.proposals = a.recipe or "lesson", a.proposals or "shapes-sharp"
     recipe = recipe_of(a, "multipathnet", {})
-    device, start = device_of(a), _start(a, recipe.model)
-    data, valid, out = data_of(a)
-    _check_valid(a)
-    boxes, valid_boxes = (_proposals(a, recipe, some, out, device, held_out=some is valid) for some in (data, valid))
+    device, start, data, valid, out, boxes = _begun(a, recipe, {})
+    valid_boxes = _proposals(a, recipe, valid, out, device, held_out=True)
     about = {k: getattr(a, k) for k in ("data", "valid", "proposals", "valid_proposals", "trunk_weights")}
     try:
         found = ablate(

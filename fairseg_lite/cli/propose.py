@@ -3,8 +3,7 @@
 import argparse
 
 from fairseg_lite.cli.inputs import over_pictures, picture_name, pictures_and_output, proposer, write_picture
-from fairseg_lite.cli.options import add_device, add_precision, command, device_of, dtype_of, positive
-from fairseg_lite.cli.settings import add_set, arguments
+from fairseg_lite.cli.options import add, add_set, arguments, command, device_of, dtype_of, positive
 from fairseg_lite.errors import InputError
 
 PROPOSE = """examples:
@@ -18,7 +17,7 @@ is named and left out, and the exit code is 2. Ctrl-C keeps what was done.
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """Register `propose`."""
-    p = command(commands, "propose", "masks for a picture or a folder of pictures", PROPOSE)
+    p = command(commands, "propose", "masks for a picture or a folder of pictures", PROPOSE, _propose)
     p.add_argument("input", metavar="PICTURE", help="a picture, or a folder of them")
     p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder to write to")
     p.add_argument("--model", default="photos-sharp", metavar="M", help="a checkpoint (default: photos-sharp, of the library)")
@@ -27,9 +26,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--coarse", action="store_true", help="of a SharpMask: the masks before refinement")
     p.add_argument("--max-side", type=positive, metavar="PX", help="larger pictures are reduced to this (default: 1024)")
     add_set(p, "nms=IOU, zoom=N (larger scales, for small objects), threshold=P, or scales=S,S,...")
-    add_precision(p)
-    add_device(p)
-    p.set_defaults(run=_propose)
+    add(p, "--precision", "--device")
 
 
 def _propose(a: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fairseg_lite.cli import import_
+from fairseg_lite.cli.data import OFFICIAL
 from fairseg_lite.data import download
 from fairseg_lite.models.checkpoints import load_model
 from tests.data.test_download import server  # noqa: F401  (a fixture)
@@ -65,7 +65,7 @@ def official(server, monkeypatch):  # noqa: F811
     """The local server in the place of FAIR's, with a small DeepMask."""
     content = dump(Official().deepmask(small_deepmask()))
     server.files["/file"] = content
-    monkeypatch.setattr(import_, "OFFICIAL", {"deepmask": f"{server.url}/file"})
+    monkeypatch.setitem(OFFICIAL, "deepmask", f"{server.url}/file")
     options = download.download.__kwdefaults__
     monkeypatch.setattr(download.download, "__kwdefaults__", {**options, "wait": 0.01, "timeout": 0.5, "tries": 3})
     return server
@@ -100,5 +100,5 @@ def test_a_server_that_lies(cli, official, tmp_path, fault, message):
 
 
 def test_the_official_addresses_are_of_the_official_places():
-    assert set(import_.OFFICIAL) == {"deepmask", "sharpmask", "multipathnet"}
-    assert all(a.startswith("https://s3.amazonaws.com/") and a.endswith(".t7") for a in import_.OFFICIAL.values())
+    assert set(OFFICIAL) == {"deepmask", "sharpmask", "multipathnet"}
+    assert all(a.startswith("https://s3.amazonaws.com/") and a.endswith(".t7") for a in OFFICIAL.values())

@@ -7,7 +7,7 @@ import pytest
 
 from fairseg_lite.cli import build_parser
 from fairseg_lite.cli.naming import _start
-from fairseg_lite.cli.runs import recipe_of
+from fairseg_lite.cli.train import recipe_of
 from fairseg_lite.data.coco import CocoDataset, write_coco_folder
 from fairseg_lite.data.results import save_boxes
 from fairseg_lite.data.shapes import ShapesDataset

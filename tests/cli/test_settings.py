@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fairseg_lite.cli.settings import arguments, changed, keywords
+from fairseg_lite.cli.options import arguments, changed, keywords
 from fairseg_lite.errors import InputError
 
 

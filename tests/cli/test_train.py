@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from fairseg_lite.cli import build_parser
-from fairseg_lite.cli.runs import options_of, stored_run
-from fairseg_lite.cli.train import deepmask_recipe, sampler_of
+from fairseg_lite.cli.train import deepmask_recipe, options_of, sampler_of, stored_run
 from fairseg_lite.data.patches import PatchSampler
 from fairseg_lite.errors import InputError
 from fairseg_lite.models import deepmask
