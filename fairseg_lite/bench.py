@@ -25,9 +25,11 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fairseg_lite.data.patches import PatchBatch
+from fairseg_lite.data.patches import PatchSampler
 from fairseg_lite.data.results import Boxes
+from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.errors import InputError
+from fairseg_lite.evaluation.patches import patch_spec
 from fairseg_lite.inference.detect import detect
 from fairseg_lite.inference.propose import prepare, propose
 from fairseg_lite.models import multipathnet
@@ -176,21 +178,12 @@ def time_scene(s: Settings, dtype: torch.dtype, device: torch.device) -> dict:
     return found | ({"against": min(run[0] for _, run in runs)} if other else {})
 
 
-def _noise(model: DeepMask, batch: int) -> PatchBatch:
-    """A training batch that no sampler has to make; a quarter are negatives."""
-    g = torch.Generator().manual_seed(0)
-    side, t = model.patch_size + model.context, model.target_size
-    labels = torch.ones(batch)
-    labels[batch * 3 // 4 :] = -1
-    masks = (torch.rand(batch, t, t, generator=g) > 0.5) & (labels > 0)[:, None, None]
-    images = torch.randn(batch, 3, side, side, generator=g)
-    return PatchBatch(images, masks, labels, torch.zeros(batch, dtype=torch.int64))
-
-
 def time_training(s: Settings, name: str, device: torch.device) -> dict:
-    """Steps of `fit` on batches that are ready, and `forward` alone: seconds per step, patches per second of both."""
+    """Steps of `fit` on a batch that is ready, and `forward` alone: seconds per step, patches per second of both."""
     model, *_ = build(s, device)
-    patches = _noise(model, s.batch)
+    negatives = s.batch // 4
+    sampler = PatchSampler(ShapesDataset(20), patch_spec(model), positives=s.batch - negatives, negatives=negatives)
+    patches = sampler.batch(0)
     images = patches.images.to(device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=name == "bf16"):
         best = fastest(lambda: model(images), device, s.repeat)

@@ -83,8 +83,7 @@ def _scene(model, detector, number: int, out: Path) -> list[str]:
     print(f"{int((best > 0.5).sum())} of {len(best)} objects have an IoU above .5 with one of {len(found)} proposals")
     objects = look(detector, scene.image, found, score_threshold=0.5, masks="refined", proposer=model)
     categories, _ = detect.categories_of(detector)
-    told = [f"{categories[k]} {s:.2f}" for k, s in zip(objects.labels.tolist(), objects.scores.tolist(), strict=True)]
-    print(f"named in demo.png: {', '.join(told) or 'nothing'}")
+    print(f"named in demo.png: {', '.join(detect.named_in(objects, categories)) or 'nothing'}")
     shown = [scene.image, tinted(scene.image, scene.masks), propose.drawn(scene.image, found, DRAWN)]
     shown.append(detect.drawn(scene.image, objects, categories, 0.5))
     titles = ["a made-up scene", f"the {len(scene.masks)} objects in it", "the best proposals", "what it names them"]

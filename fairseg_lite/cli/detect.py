@@ -123,9 +123,13 @@ def drawn(image, found, categories: Sequence[str], least: float):
     some = found[found.scores >= least]
     if some.rle is not None:
         some = some[apart(some.masks().numpy(), len(some.scores), shared=COVERED)]
-    texts = [f"{categories[k]} {s:.2f}" for k, s in zip(some.labels.tolist(), some.scores.tolist(), strict=True)]
     masks = None if some.rle is None else some.masks().numpy()
-    return named(image, some.boxes.numpy(), texts, some.labels.tolist(), masks)
+    return named(image, some.boxes.numpy(), named_in(some, categories), some.labels.tolist(), masks)
+
+
+def named_in(found, categories: Sequence[str]) -> list[str]:
+    """ "cat 0.97" for each object."""
+    return [f"{categories[k]} {s:.2f}" for k, s in zip(found.labels.tolist(), found.scores.tolist(), strict=True)]
 
 
 def _detect(a: argparse.Namespace) -> int:

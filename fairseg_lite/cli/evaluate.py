@@ -3,10 +3,9 @@
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 
 from fairseg_lite.cli.detect import Detector, add_detection
-from fairseg_lite.cli.inputs import folders_of, open_dataset, proposer, write_json, write_picture
+from fairseg_lite.cli.inputs import folders_of, open_dataset, plain, proposer, write_json, write_picture
 from fairseg_lite.cli.options import add, add_set, arguments, changed, command, device_of, dtype_of, positive
 from fairseg_lite.errors import InputError
 
@@ -103,7 +102,7 @@ def _evaluate(a: argparse.Namespace) -> None:
         raise InputError(f"data {a.data!r} holds no object that could be found ({len(data.instances)} crowds)")
     measured = _patches(model, data, boundary=a.boundary)
     fast = prepare(model, dtype=dtype_of(a.precision, device))
-    results, seconds = _over(data, lambda s: propose(fast, s.image, top_k=a.top_k, **options), lambda f, s: f.to_coco(s.image_id))
+    results, seconds = _over(data, lambda scene: propose(fast, scene.image, top_k=a.top_k, **options))
     truth = to_coco(data, progress=True)
     reports = {kind: average_recall(truth, results, iou_type=kind, progress=True) for kind in KINDS}
     _say({KINDS[kind]: report for kind, report in reports.items()})
@@ -113,17 +112,12 @@ def _evaluate(a: argparse.Namespace) -> None:
     if a.edges:
         write_picture(a.edges, edges_of(model, data))
     numbers = {"seconds_per_picture": seconds, "seconds": time.perf_counter() - start}
-    _keep(a, data, total, header=model.record.header(), **measured, recall=_plain(reports), **numbers)
+    _keep(a, data, total, header=model.record.header(), **measured, recall=plain(reports), **numbers)
 
 
 def _say(reports: dict) -> None:
     """A line for each."""
     print("\n".join(f"{name:10} {report}" for name, report in reports.items()))
-
-
-def _plain(reports: dict) -> dict:
-    """What JSON can hold of them."""
-    return {name: asdict(report) for name, report in reports.items()}
 
 
 def _keep(a: argparse.Namespace, data, total: int, **numbers: object) -> None:
@@ -141,17 +135,17 @@ def _patches(model, data, *, boundary: bool) -> dict:
 
     patches = patch_report(model, data)
     _say({"patches": patches})
-    found: dict = {"patches": {k: v for k, v in asdict(patches).items() if k != "ious"}}
+    found = plain({"patches": patches})
     if boundary:
         stages = {"masks": model} | ({"coarse": model.deepmask} if hasattr(model, "deepmask") else {})
         edges = {name: boundary_report(network, data, padding=model.record.padding) for name, network in stages.items()}
         _say({"boundary" if name == "masks" else name: report for name, report in edges.items()})
-        found["boundary"] = _plain(edges)
+        found["boundary"] = plain(edges)
     return found
 
 
-def _over(data, find: Callable, rows: Callable) -> tuple[list[dict], float]:
-    """COCO results for every scene, and the seconds that finding took for each."""
+def _over(data, find: Callable, *ids) -> tuple[list[dict], float]:
+    """COCO results of what is found in every scene, with ids of categories, and the seconds that finding took for each."""
     from tqdm.auto import tqdm
 
     results, seconds = [], 0.0
@@ -160,7 +154,7 @@ def _over(data, find: Callable, rows: Callable) -> tuple[list[dict], float]:
         clock = time.perf_counter()
         found = find(scene)
         seconds += time.perf_counter() - clock
-        results += rows(found, scene)
+        results += found.to_coco(scene.image_id, *ids)
     return results, seconds / len(data)
 
 
@@ -199,7 +193,7 @@ def _detections(a: argparse.Namespace) -> None:
             write_picture(a.confusion, confusion_table(table, names, title="objects found with a score of .5 or more"))
         if a.curve:
             write_picture(a.curve, precision_curve({KINDS[kind]: report.by_threshold for kind, report in reports.items()}))
-    numbers = {"precision": _plain(reports), "errors": _plain(errors), "seconds_per_picture": seconds}
+    numbers = {"precision": plain(reports), "errors": plain(errors), "seconds_per_picture": seconds}
     _keep(a, data, total, confusion={"names": names, "table": table.tolist()}, **numbers)
 
 
@@ -217,8 +211,7 @@ def _rows(a: argparse.Namespace, data, truth: dict, total: int, device) -> tuple
         raise InputError(
             f"{a.results!r} names {', '.join(lacking[:5])}, which data {a.data!r} has not; it has {', '.join(list(ids)[:10])}"
         )
-    mine = [ids[name] for name in detector.categories]
-    found = _over(data, lambda s: detector(s.image, s.image_id), lambda found, s: found.to_coco(s.image_id, mine))
+    found = _over(data, lambda scene: detector(scene.image, scene.image_id), [ids[name] for name in detector.categories])
     if a.save:
         write_json(a.save, found[0])
     return found

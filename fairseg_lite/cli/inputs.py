@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from fairseg_lite.errors import InputError
@@ -137,6 +138,11 @@ def picture_name(one, pictures: list) -> str:
     name = Path(one.name)
     alone = sum(Path(p.name).with_suffix("") == name.with_suffix("") for p in pictures) == 1
     return f"{name.with_suffix('') if alone else name}.png"
+
+
+def plain(reports: dict) -> dict:
+    """What JSON can hold of reports; not the IoU of every patch."""
+    return {name: {k: v for k, v in asdict(report).items() if k != "ious"} for name, report in reports.items()}
 
 
 def write_picture(path: str | Path, picture) -> None:

@@ -1,7 +1,6 @@
 """`fairseg-lite train multipathnet` and `fairseg-lite ablate`."""
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 
 from fairseg_lite.cli.inputs import proposer, write_picture
@@ -11,7 +10,6 @@ from fairseg_lite.errors import InputError
 
 SCENES = 1000  # of shapes, whose proposals are made where no number is given
 TOP_K = 200  # proposals that a network makes where the recipe does not say
-PROPOSALS = "a COCO result file (*.json), or a network that makes them: shapes-sharp, shapes or a checkpoint"
 SETTINGS = "options.integral=false, options.foveal=false, images=2, short_side=224,384, fit.lr=1e-3, ..."
 TRAIN = """examples:
   fairseg-lite train multipathnet shapes:500 --out runs/named --valid shapes:100
@@ -52,7 +50,8 @@ def add_commands(commands: argparse._SubParsersAction, jobs: argparse._SubParser
 def _add_start(p: argparse.ArgumentParser, resumed: str = "") -> None:
     words = "such as ResNet50_Weights.IMAGENET1K_V2, or a file; of the tiny network a DeepMask or SharpMask, or none"
     p.add_argument("--trunk-weights", metavar="W", help=f"{words} (default: shapes for the tiny network)")
-    p.add_argument("--proposals", metavar="P", help=f"{PROPOSALS} (default: shapes-sharp{resumed})")
+    made = "a COCO result file (*.json), or a network that makes them: shapes-sharp, shapes or a checkpoint"
+    p.add_argument("--proposals", metavar="P", help=f"{made} (default: shapes-sharp{resumed})")
     p.add_argument("--valid-proposals", metavar="P", help="the same for --valid (default: the network of --proposals)")
 
 
@@ -62,18 +61,15 @@ def _train(a: argparse.Namespace) -> None:
     stored = stored_run(a, "multipathnet")
     recipe = recipe_of(a, "multipathnet", stored)
     device, start, data, valid, out, boxes = _begun(a, recipe, stored)
-    about = beginnings(a, stored)
-    model, history = train_multipathnet(
-        data, boxes, recipe=recipe, out=out, proposals=a.proposals, about=about, **start, device=device, resume=a.resume
-    )
+    start |= {"about": beginnings(a, stored), "proposals": a.proposals, "resume": a.resume}
+    model, history = train_multipathnet(data, boxes, recipe=recipe, out=out, device=device, **start)
     if dropped := model.record.about.get("dropped"):
         print("proposals left out: " + ", ".join(f"{n:,} {why}" for why, n in dropped.items()))
     told(a, recipe, history)
     if valid is not None:
         from fairseg_lite.course.ablation import measure
 
-        report = measure(model, valid, _proposals(a, recipe, valid, out, device, held_out=True), progress=True)
-        measured(a, "boxes", report, asdict(report))
+        measured(a, boxes=measure(model, valid, _proposals(a, recipe, valid, out, device, held_out=True), progress=True))
 
 
 def _start(a: argparse.Namespace, model: str) -> dict:
@@ -134,15 +130,12 @@ def _ablate(a: argparse.Namespace) -> None:
     recipe = recipe_of(a, "multipathnet", {})
     device, start, data, valid, out, boxes = _begun(a, recipe, {})
     valid_boxes = _proposals(a, recipe, valid, out, device, held_out=True)
-    about = {k: getattr(a, k) for k in ("data", "valid", "proposals", "valid_proposals", "trunk_weights")}
+    start["about"] = {k: getattr(a, k) for k in ("data", "valid", "proposals", "valid_proposals", "trunk_weights")}
     try:
-        found = ablate(
-            data, boxes, valid, valid_boxes, recipe=recipe, out=out, seeds=a.seeds, about=about, **start, device=device
-        )
+        found = ablate(data, boxes, valid, valid_boxes, recipe=recipe, out=out, seeds=a.seeds, device=device, **start)
     except KeyboardInterrupt as stop:
-        done = len(results_in(out, seeds=a.seeds))
-        kept = f"{done} of {a.seeds * len(TABLE_1)} runs are measured; the same command goes on"
-        raise KeyboardInterrupt(kept) from stop
+        done = f"{len(results_in(out, seeds=a.seeds))} of {a.seeds * len(TABLE_1)}"
+        raise KeyboardInterrupt(f"{done} runs are measured; the same command goes on") from stop
     print(table(TABLE_1, found))
     write_picture(out / "table.png", ablation({r.name: [x.value("ap") for x in found if x.row == r.name] for r in TABLE_1}))
     print(f"{len(found)} runs of {recipe.model}, {recipe.fit.steps} steps each; table.txt, table.json and table.png in {out}")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fairseg_lite.cli.inputs import open_dataset, output_folder, write_json
+from fairseg_lite.cli.inputs import open_dataset, output_folder, plain, write_json
 from fairseg_lite.cli.options import Types, add, add_set, changed, command, device_of, keywords, positive
 from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.training.recipes import RECIPES
@@ -96,8 +96,7 @@ def _trained(a: argparse.Namespace, stored: dict, recipe, train, **start) -> Non
     model, history = train(data, recipe=recipe, out=out, about=about, device=device, resume=a.resume, sampler=sampler, **start)
     told(a, recipe, history)
     if valid is not None:
-        report = patch_report(model, valid)
-        measured(a, "patches", report, {k: v for k, v in vars(report).items() if k != "ious"})
+        measured(a, patches=patch_report(model, valid))
 
 
 def add_run(p: argparse.ArgumentParser, kind: str, *, valid: str, settings: str) -> None:
@@ -189,9 +188,8 @@ def beginnings(a: argparse.Namespace, stored: dict) -> dict:
 def _read(content: dict, kind: str) -> Any:
     """A recipe as it comes back from JSON."""
     some = next(iter(RECIPES[kind].values()))
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-    fit = {k: tuple(v) if isinstance(v, list) else v for k, v in tuples.pop("fit").items()}
-    return type(some)(**tuples, fit=type(some.fit)(**fit))
+    whole, fit = ({k: tuple(v) if isinstance(v, list) else v for k, v in part.items()} for part in (content, content["fit"]))
+    return type(some)(**{**whole, "fit": type(some.fit)(**fit)})
 
 
 def data_of(a: argparse.Namespace) -> tuple:
@@ -216,7 +214,8 @@ def told(a: argparse.Namespace, recipe, history) -> None:
     print(f"{recipe.model}: {step} steps, last loss {history['loss'][-1]:.4f}; network in {out / 'model.safetensors'}")
 
 
-def measured(a: argparse.Namespace, what: str, report: object, numbers: dict) -> None:
+def measured(a: argparse.Namespace, **reports: Any) -> None:
     """Say what --valid gave, and keep it."""
+    ((what, report),) = reports.items()
     print(f"{a.valid}: {'' if what == 'patches' else what + ' of '}{report}")
-    write_json(Path(a.out) / "valid.json", {"data": a.valid, what: numbers}, indent=1)
+    write_json(Path(a.out) / "valid.json", {"data": a.valid, **plain(reports)}, indent=1)

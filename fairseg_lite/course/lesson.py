@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import check_choice
 
 SCALES = ("smoke", "lesson")
 
@@ -45,18 +45,6 @@ class Here:
         return smoke if self.smoke else lesson
 
 
-def scale() -> str:
-    """ "smoke" or "lesson", from the environment variable FAIRSEG_SCALE.
-
-    Raises:
-        InputError: the variable says something else.
-    """
-    value = os.environ.get("FAIRSEG_SCALE", "lesson")
-    if value not in SCALES:
-        raise InputError(f"FAIRSEG_SCALE is {value!r}; choose one of {', '.join(map(repr, SCALES))}")
-    return value
-
-
 def setup(seed: int = 0) -> Here:
     """Seed the generators, set the style of figures, and say what machine this is.
 
@@ -64,16 +52,19 @@ def setup(seed: int = 0) -> Here:
         seed: for numpy's and torch's global generators, which a lesson's own cells may use.
     Returns:
         Here, with scale and device.
+    Raises:
+        InputError: the environment variable FAIRSEG_SCALE says neither "smoke" nor "lesson".
     """
     from fairseg_lite import plots
 
+    check_choice("FAIRSEG_SCALE", scale := os.environ.get("FAIRSEG_SCALE", "lesson"), SCALES)
     np.random.seed(seed)  # noqa: NPY002  (cells of a lesson may use the global generator)
     torch.manual_seed(seed)
     plots.style()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads on the CPU"
-    print(f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}, {where}, scale: {scale()}")
-    return Here(scale(), device)
+    print(f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}, {where}, scale: {scale}")
+    return Here(scale, device)
 
 
 class _Source(str):
