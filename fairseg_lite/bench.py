@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fairseg_lite.data.patches import PatchSampler
 from fairseg_lite.data.results import Boxes
 from fairseg_lite.data.shapes import ShapesDataset
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import check_choice, check_range
 from fairseg_lite.evaluation.patches import patch_spec
 from fairseg_lite.inference.detect import detect
 from fairseg_lite.inference.propose import prepare, propose
@@ -62,11 +62,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("model", "against"):
-            if (value := getattr(self, name)) and value not in MODELS:
-                raise InputError(f"{name} is {value!r}; choose one of {', '.join(MODELS)}")
+            if value := getattr(self, name):
+                check_choice(name, value, MODELS)
         for name, value in asdict(self).items():
-            if isinstance(value, int) and value < 1:
-                raise InputError(f"{name} is {value}; it must be at least 1")
+            if isinstance(value, int):
+                check_range(name, value, 1, None)
 
 
 QUICK = Settings(model="deepmask_tiny", width=160, height=120, scales=2, top_k=20, repeat=1, batch=4, ceiling=256)
@@ -235,8 +235,7 @@ def run(s: Settings, *, dtypes: Sequence[str] = tuple(DTYPES), device: torch.dev
                **({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})}  # fmt: skip
     result: dict = {"settings": asdict(s), "machine": machine, "dtypes": {}}
     for name in dtypes:
-        if name not in DTYPES:
-            raise InputError(f"dtype is {name!r}; choose {' or '.join(DTYPES)}")
+        check_choice("dtype", name, DTYPES)
         detector = s.model in multipathnet.MODELS
         if name == "bf16" and (detector or not bf16_is_faster(device)):
             why = "detection computes in fp32" if detector else "no faster than fp32 here: this machine has no unit for bfloat16"

@@ -68,7 +68,7 @@ def test_bfloat16_is_left_out_where_it_is_emulated(monkeypatch):
     result = bench.run(bench.settings(quick=True), dtypes=["bf16"])
     assert result["dtypes"]["bf16"].keys() == {"skipped"}
     assert "bf16: skipped, no faster than fp32 here" in bench.report(result)
-    with pytest.raises(ValueError, match="dtype is 'fp8'; choose fp32 or bf16"):
+    with pytest.raises(ValueError, match="dtype is 'fp8'; choose one of 'fp32', 'bf16'"):
         bench.run(bench.QUICK, dtypes=["fp8"])
 
 

@@ -8,8 +8,6 @@ from fairseg_lite.cli.options import command, device_of, dtype_of, positive
 from fairseg_lite.cli.train import add_numbers, add_run, beginnings, data_of, measured, recipe_of, stored_run, told
 from fairseg_lite.errors import InputError
 
-SCENES = 1000  # of shapes, whose proposals are made where no number is given
-TOP_K = 200  # proposals that a network makes where the recipe does not say
 SETTINGS = "options.integral=false, options.foveal=false, images=2, short_side=224,384, fit.lr=1e-3, ..."
 TRAIN = """examples:
   fairseg-lite train multipathnet shapes:500 --out runs/named --valid shapes:100
@@ -19,9 +17,8 @@ TRAIN = """examples:
       --trunk-weights ResNet50_Weights.IMAGENET1K_V2 --out runs/named
       ResNet-50 on your own COCO-format folder, from ImageNet weights
 Proposals that a network makes are kept in OUT, and made but once: Ctrl-C and the same command again go on.
-Fast R-CNN is --set options.integral=false --set options.foveal=false --set options.skip=false. The folder --out gets
-state.safetensors (to --resume from), log.jsonl and, at the end, model.safetensors, which `detect` and
-`evaluate detections` take.
+Fast R-CNN is --set options.integral=false --set options.foveal=false --set options.skip=false.
+`detect` and `evaluate detections` take model.safetensors.
 """
 ABLATE = """examples:
   fairseg-lite ablate runs/table1                        18 trainings on shapes: an hour or more
@@ -33,8 +30,7 @@ table.json and table.png; the same command again goes on where it was stopped, a
 
 def add_commands(commands: argparse._SubParsersAction, jobs: argparse._SubParsersAction) -> None:
     """Register `train multipathnet` among the jobs of `train`, and `ablate`."""
-    p = command(jobs, "multipathnet", "names and better boxes for proposals", TRAIN, _train)
-    add_run(p, "multipathnet", valid="measure box AP on this data at the end", settings=SETTINGS)
+    p = add_run(jobs, "multipathnet", "names and better boxes for proposals", TRAIN, _train, settings=SETTINGS, valid="box AP")
     _add_start(p, "; resumed: the run's")
 
     p = command(commands, "ablate", "what each idea of MultiPathNet gains: the paper's Table 1 on your data", ABLATE, _ablate)
@@ -111,16 +107,15 @@ def _proposals(a: argparse.Namespace, recipe, data, out: Path, device, *, held_o
     from fairseg_lite.data.scenes import image_ids
     from fairseg_lite.training.detector import make_proposals
 
-    source, top_k = (a.valid_proposals if held_out else None) or a.proposals, recipe.top or TOP_K
+    source, top_k = (a.valid_proposals if held_out else None) or a.proposals, recipe.top or 200
     if source.endswith(".json"):
         boxes, known = load_boxes(source), set(image_ids(data))
         # pictures that were left out are missed by nobody
         return {key: found for key, found in boxes.items() if key in known} or boxes if a.skip_faults else boxes
-    pictures = SCENES if a.data == ["shapes"] and not held_out else None
+    pictures = 1000 if a.data == ["shapes"] and not held_out else None  # of 10,000
     name = f"proposals-{'valid' if held_out else 'train'}-{Path(source).stem if Path(source).suffix else source}-{top_k}.json"
-    return make_proposals(
-        proposer(source, device), data, out / name, pictures=pictures, top_k=top_k, dtype=dtype_of("auto", device)
-    )
+    model, dtype = proposer(source, device), dtype_of("auto", device)
+    return make_proposals(model, data, out / name, pictures=pictures, top_k=top_k, dtype=dtype)
 
 
 def _ablate(a: argparse.Namespace) -> None:

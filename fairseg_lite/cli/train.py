@@ -15,23 +15,23 @@ from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.training.recipes import RECIPES
 
 BEGINNINGS = {"recipe": "shapes", "from_": "shapes", "trunk_weights": None}  # words that count when a run begins, and no more
-VALID = "measure patch IoU on this data at the end"
+OUT = """The folder --out gets state.safetensors (to --resume from), log.jsonl and, at the end, model.safetensors. Ctrl-C
+finishes the step, saves and stops.
+"""
 DEEPMASK = """examples:
   fairseg-lite train deepmask shapes --out runs/shapes --valid shapes:100
       the small network on synthetic scenes
   fairseg-lite train deepmask photos/train --recipe photos --trunk-weights ResNet50_Weights.IMAGENET1K_V2 \\
       --out runs/photos --valid photos/valid --set fit.lr=5e-4 --set options.stride_in_1x1=true
       ResNet-50 on your own COCO-format folder, from ImageNet weights: here those of the original ResNet, at half the rate
-The folder --out gets state.safetensors (to --resume from), log.jsonl and, at the end, model.safetensors, which
-`propose --model` and `evaluate` take. Ctrl-C finishes the step, saves and stops.
+`propose --model` and `evaluate` take model.safetensors.
 """
 SHARPMASK = """examples:
   fairseg-lite train sharpmask shapes --out runs/sharp --valid shapes:100
       refine the masks of the network that comes with the library
   fairseg-lite train sharpmask photos/train --from runs/photos/model.safetensors --recipe photos --out runs/sharp
       refine your own; the DeepMask in it stays as it is, but for --set end_to_end=true --set negatives=8
-The folder --out is as with `train deepmask`; its model.safetensors holds both networks, and `propose --coarse` shows the
-masks before refinement.
+model.safetensors holds both networks; `propose --coarse` shows the masks before refinement.
 """
 
 
@@ -39,11 +39,11 @@ def add_commands(commands: argparse._SubParsersAction) -> argparse._SubParsersAc
     """Register `train` and two of its jobs; gives the group, for the third."""
     group = command(commands, "train", "train a network")
     jobs = group.add_subparsers(dest="job", metavar="JOB", required=True)
-    p = command(jobs, "deepmask", "masks and scores for patches", DEEPMASK, _deepmask)
-    add_run(p, "deepmask", valid=VALID, settings="positives=24, model=deepmask_vgg_a, fit.lr=1e-3, fit.seed=1, ...")
+    words = "positives=24, model=deepmask_vgg_a, fit.lr=1e-3, fit.seed=1, ..."
+    p = add_run(jobs, "deepmask", "masks and scores for patches", DEEPMASK, _deepmask, settings=words)
     p.add_argument("--trunk-weights", metavar="W", help="such as ResNet50_Weights.IMAGENET1K_V2, or a file")
-    p = command(jobs, "sharpmask", "refinement for the masks of a DeepMask", SHARPMASK, _sharpmask)
-    add_run(p, "sharpmask", valid=VALID, settings="options.k=32 (channels of the mask encoding), positives=24, fit.lr=1e-3, ...")
+    words = "options.k=32 (channels of the mask encoding), positives=24, fit.lr=1e-3, ..."
+    p = add_run(jobs, "sharpmask", "refinement for the masks of a DeepMask", SHARPMASK, _sharpmask, settings=words)
     p.add_argument("--from", dest="from_", metavar="M", help="a DeepMask checkpoint (default: shapes; resumed: the run's)")
     return jobs
 
@@ -99,13 +99,18 @@ def _trained(a: argparse.Namespace, stored: dict, recipe, train, **start) -> Non
         measured(a, patches=patch_report(model, valid))
 
 
-def add_run(p: argparse.ArgumentParser, kind: str, *, valid: str, settings: str) -> None:
-    """What every training run can be told; valid and settings say what these two mean here."""
+def add_run(
+    jobs: argparse._SubParsersAction, kind: str, *job: Any, settings: str, valid: str = "patch IoU"
+) -> argparse.ArgumentParser:
+    """A job that trains, with what every one can be told; settings are some that it has, and valid is what is measured."""
+    p = command(jobs, kind, *job)
+    p.epilog += OUT
     add(p, "data", nargs="+")
     p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder for checkpoints and log")
     p.add_argument("--resume", action="store_true", help="go on with the run in OUT")
-    p.add_argument("--valid", metavar="DATA", help=valid)
+    p.add_argument("--valid", metavar="DATA", help=f"measure {valid} on this data at the end")
     add_numbers(p, kind, "shapes; resumed: its own", settings)
+    return p
 
 
 def add_numbers(p: argparse.ArgumentParser, kind: str, recipe: str, settings: str) -> None:
