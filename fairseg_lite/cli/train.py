@@ -99,9 +99,7 @@ def _trained(a: argparse.Namespace, stored: dict, recipe, train, **start) -> Non
         measured(a, patches=patch_report(model, valid))
 
 
-def add_run(
-    jobs: argparse._SubParsersAction, kind: str, *job: Any, settings: str, valid: str = "patch IoU"
-) -> argparse.ArgumentParser:
+def add_run(jobs: argparse._SubParsersAction, kind: str, *job: Any, settings: str, valid: str = "patch IoU"):
     """A job that trains, with what every one can be told; settings are some that it has, and valid is what is measured."""
     p = command(jobs, kind, *job)
     p.epilog += OUT
