@@ -35,8 +35,8 @@ BARS = {  # what the house is built for; it may hold 5,000 lines of core code an
 }
 STANDING = {  # above the bar today; these numbers only go down, and an entry goes when its bar is met
     "lines of core code": 5110,
-    "lines": 13120,
-    "files": 85,
+    "lines": 13050,
+    "files": 82,
     "lines of the longest file": 305,
 }
 NAMESAKES = {  # one name in two rooms, because both are about one thing

@@ -1,7 +1,6 @@
 """What several commands read and write: data sets by name, networks, pictures, folders for output."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
