@@ -34,9 +34,9 @@ BARS = {  # what the house is built for; it may hold 5,000 lines of core code an
     "imports that go up": 0,
 }
 STANDING = {  # above the bar today; these numbers only go down, and an entry goes when its bar is met
-    "lines of core code": 5110,
-    "lines": 13050,
-    "files": 82,
+    "lines of core code": 5015,
+    "lines": 12780,
+    "files": 76,
     "lines of the longest file": 305,
 }
 NAMESAKES = {  # one name in two rooms, because both are about one thing
