@@ -248,8 +248,10 @@ def deepmask_vgg_a(*, trunk_weights: Weights = None, mask_head: str = "low_rank"
         mask_head: "low_rank", or "full" for DeepMaskFull (about 337 M parameters).
     Source: DeepMask section 3. Lesson: 02.
     """
-    sizes = {"patch_size": 224, "context": 0, "mask_size": 56, "features": 512}
-    return DeepMask(trunk=load_trunk_weights(VGGTrunk(), trunk_weights), head="branches", mask_head=mask_head, **sizes)
+    trunk = load_trunk_weights(VGGTrunk(), trunk_weights)
+    return DeepMask(
+        trunk=trunk, patch_size=224, context=0, mask_size=56, features=512, head="branches", mask_head=mask_head
+    )  # fmt: skip
 
 
 @recorded
