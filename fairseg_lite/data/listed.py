@@ -45,7 +45,8 @@ def listed_pictures(source: str | Path, *, besides: str | Path | None = None) ->
     folder = Path(source)
     alone = folder.is_file() and folder.suffix.lower() != ".json"
     folder = folder.parent if alone else folder
-    if folder.is_dir() and not list(candidates(folder)):
+    nothing = not folder.exists() and ".json" not in str(source)  # `list_pictures` says so
+    if nothing or (folder.is_dir() and not list(candidates(folder))):
         root = folder
         found = list_pictures(source, besides=besides)
         return [Listed(p, _name(p, root), i, None) for i, p in enumerate(found, 1)], ""
@@ -54,7 +55,7 @@ def listed_pictures(source: str | Path, *, besides: str | Path | None = None) ->
     inside = not folder.is_dir() or images.resolve().is_relative_to(folder.resolve())
     found = list_pictures(source if alone or not inside else images, besides=besides)
     known = {os.path.realpath(p.path): p for p in content.pictures}
-    fresh, listed, unknown = max(content.by_id), [], []
+    fresh, listed, unknown = max(content.by_id, default=0), [], []
     for p in found:
         real = os.path.realpath(p)
         name = _name(p, images)

@@ -187,7 +187,7 @@ def test_a_run_is_neither_overwritten_nor_mixed(refused, tmp_path):
 # data sets
 
 
-def test_data_sets_without_anything_to_learn_from(refused, network, folder, tmp_path):
+def test_data_sets_without_anything_to_learn_from(cli, refused, network, folder, tmp_path):
     def said(change):
         edit(folder, change)
         shown = [
@@ -201,9 +201,11 @@ def test_data_sets_without_anything_to_learn_from(refused, network, folder, tmp_
         for a in content["annotations"]:
             a["iscrowd"] = 1
 
-    train, evaluate = said(all_crowds)
-    assert "10 are crowds" in train
-    assert "no object that could be found (10 crowds)" in evaluate
+    edit(folder, all_crowds)
+    code, _, (warning, train) = cli("train", "deepmask", folder, "-o", tmp_path / "r", *QUICK)
+    assert code == 2 and "all 10 annotations" in warning and "10 are crowds" in train
+    code, _, (warning, evaluate) = cli("evaluate", network, folder)
+    assert code == 2 and "all 10 annotations" in warning and "no object that could be found (10 crowds)" in evaluate
     train, evaluate = said(lambda content: content.update(annotations=[]))
     assert "no object to learn from" in train
     assert "no object that could be found" in evaluate
@@ -212,8 +214,9 @@ def test_data_sets_without_anything_to_learn_from(refused, network, folder, tmp_
 
 
 def test_data_sets_that_are_not_there_or_damaged(refused, cli, network, folder, tmp_path):
-    assert "no such folder" in refused("data", "check", tmp_path / "none")
-    assert "no annotation file" in refused("data", "check", folder / "images")
+    assert "no such file or folder" in refused("data", "check", tmp_path / "none")
+    (tmp_path / "nothing").mkdir()
+    assert "no annotations are found" in refused("data", "check", tmp_path / "nothing")
     assert "write shapes or shapes:N" in refused("evaluate", network, "shapes:few")
     next((folder / "images").iterdir()).write_bytes(b"\xff\xd8")
     train = ("train", "deepmask", folder, "-o", tmp_path / "r", *QUICK)
