@@ -53,7 +53,8 @@ class MultiPathNet(Network):
         trunk: with `levels`, `level_channels`, `level_strides`: `VGGTrunk` or `ResNetTrunk`.
         tower: builds a region's tower of (channels, P); it has a `width`.
         num_classes: K, categories without the background.
-        integral: True for six classifiers at IoU .50, .55 .. .75; a number for so many from .50 on; False for one at .50.
+        integral: True for six classifiers at IoU .50, .55 .. .75; a number for so many from .50 on; False for one at .50; or
+            the thresholds themselves.
         foveal: True for four regions, 1x, 1.5x, 2x, 4x; False for 1x alone; or the factors themselves.
         skip: conv3 and conv4 are seen too.
         sees: "text" or "figure", see above.
@@ -86,7 +87,7 @@ class MultiPathNet(Network):
         trunk: Trunk,
         tower: Callable[[int, int], LinearTower | ResidualTower],
         num_classes: int,
-        integral: bool | int = True,
+        integral: bool | int | Sequence[float] = True,
         foveal: bool | Sequence[float] = True,
         skip: bool = True,
         sees: str = "text",
@@ -103,9 +104,11 @@ class MultiPathNet(Network):
         check_choice("sees", sees, ("text", "figure"))
         check_choice("box_tower", box_tower, ("own", "joined"))
         check_choice("pooling", pooling, METHODS)
-        heads = (6 if integral else 1) if isinstance(integral, bool) else integral
-        check_range("integral", heads, 1, 10)
-        self.thresholds = tuple(round(0.5 + 0.05 * i, 2) for i in range(heads))
+        if isinstance(integral, bool | int):
+            heads = (6 if integral else 1) if isinstance(integral, bool) else integral
+            check_range("integral", heads, 1, 10)
+            integral = [round(0.5 + 0.05 * i, 2) for i in range(heads)]
+        self.thresholds = tuple(integral)
         self.num_classes, self.pooled, self.pooling = num_classes, pooled, pooling
         factors = (FOVEAL if foveal else (1.0,)) if isinstance(foveal, bool) else tuple(foveal)
 

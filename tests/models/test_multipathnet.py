@@ -187,6 +187,8 @@ def test_boxes_of_undoes_the_normalisation():
         (False, (0.5,)),
         (2, (0.5, 0.55)),
         (8, (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85)),
+        ((0.75,), (0.75,)),  # lesson 10 trains one
+        ([0.5, 0.75], (0.5, 0.75)),  # as a checkpoint's header has them
     ],
 )
 def test_thresholds(integral, thresholds):
