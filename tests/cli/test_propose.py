@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairseg_lite.cli import inputs
+from fairseg_lite.cli import demo, inputs
 from fairseg_lite.data import pictures
 from fairseg_lite.inference.found import load_results
 
@@ -126,6 +126,13 @@ def test_a_tiny_picture_gets_proposals_that_fit_it(cli, network, tmp_path, size)
         assert row["segmentation"]["size"] == list(size)
 
 
+@pytest.fixture
+def one_photograph(monkeypatch):
+    """The demo draws one photograph; all four are drawn where the README's commands are run."""
+    monkeypatch.setattr(demo, "PHOTOGRAPHS", demo.PHOTOGRAPHS[:1])
+
+
+@pytest.mark.usefixtures("one_photograph")
 def test_demo_draws_a_scene_and_a_picture_of_yours(cli, network, photo, tmp_path):
     code, said, err = cli("demo", photo, "-o", tmp_path / "d", "--model", network)
     assert (code, err) == (0, [])
@@ -140,6 +147,7 @@ def test_demo_draws_a_scene_and_a_picture_of_yours(cli, network, photo, tmp_path
     assert next(iter(load_results(tmp_path / "d/photo.json").values())).size == (70, 90)
 
 
+@pytest.mark.usefixtures("one_photograph")
 def test_demo_shows_another_scene_on_request(cli, network, tmp_path):
     drawn = []
     for scene in (0, 1):
@@ -148,6 +156,7 @@ def test_demo_shows_another_scene_on_request(cli, network, tmp_path):
     assert drawn[0] != drawn[1]
 
 
+@pytest.mark.usefixtures("one_photograph")
 def test_demo_names_objects(cli, network, detectors, photo, tmp_path):
     words = ("demo", photo, "-o", tmp_path, "--model", network)
     code, said, _ = cli(*words, "--detector", detectors / "nine.safetensors")
