@@ -151,6 +151,8 @@ def _detect(a: argparse.Namespace) -> int:
 
     shown = f"those from a score of {a.draw:g} on" if a.draw < 1 else ""
     code = over_pictures(pictures, work, out, "detections", drawn=shown)
+    if "shapes-multipath" in a.model:
+        print("shapes-multipath has learnt made-up shapes: its names of photographs mean nothing; train one that names yours")
     width = max([8, *(len(detector.categories[k]) for k in table)])
     if len(pictures) == 1:
         print(f"{'name':{width}}{'score':>7}   box: left, top, right, bottom, px")

@@ -212,3 +212,9 @@ def test_results_that_do_not_fit_the_data(refused, detectors, network, scenes, t
 def test_evaluate_of_one_word_still_measures_proposals(cli, network):
     code, said, _ = cli("evaluate", network, "shapes:1", "--top-k", 5)
     assert code == 0 and said[0].startswith("patches") and "AR@10" in said[1]
+
+
+def test_names_of_made_up_shapes_are_not_taken_for_names_of_photographs(cli, detect, photo, tmp_path):
+    code, said, _ = cli("detect", photo, "-o", tmp_path / "o", "--proposer", "shapes-sharp", "--set", "top=5")
+    assert code == 0 and any("learnt made-up shapes" in line for line in said)
+    assert not any("made-up" in line for line in detect(photo)[0])
