@@ -94,6 +94,11 @@ def _start(a: argparse.Namespace, model: str) -> dict:
 def _begun(a: argparse.Namespace, recipe, stored: dict) -> tuple:
     """(device, what a fresh network begins with, training and validation data, folder, boxes to train on)."""
     a.proposals = a.proposals or stored.get("proposals") or "shapes-sharp"
+    if getattr(a, "weights", None) or getattr(a, "exhaustive", None):
+        raise InputError(
+            "MultiPathNet's training draws every picture alike and takes what is not annotated for background: it has no use for "
+            "--weights and --exhaustive yet; leave them out"
+        )
     device, start = device_of(a), {} if stored else _start(a, recipe.model)
     data, valid, out = data_of(a)
     if a.valid and a.proposals.endswith(".json") and not a.valid_proposals:

@@ -4,7 +4,7 @@
 
 Categories are joined by name. A set is *exhaustive* for a category if every object of it in every picture is annotated; elsewhere
 an object without annotation may be there, so that what is no annotated object is not known to be background (as in LVIS's
-federated sets: Gupta et al. 2019, section 3). `PatchSampler` and `RoiSampler` ask for that.
+federated sets: Gupta et al. 2019, section 3). `PatchSampler` asks for that; MultiPathNet's training does not yet.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,12 +30,12 @@ class Mix:
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset
         >>> mix = Mix([ShapesDataset(3), ShapesDataset(2, seed=1)], weights=[1, 3], exhaustive=["all", ["star"]])
-        >>> len(mix), mix.shares.tolist(), mix.whole(0), mix.whole(4), mix.searched[1].sum().item()
-        (5, [0.25, 0.75], True, False, 1)
+        >>> len(mix), mix.shares.tolist(), mix.complete, mix.searched[1].sum().item()
+        (5, [0.25, 0.75], [True, False], 1)
 
     Attributes: categories, category_ids (the sets' own where they agree, else 1, 2, ...); shares, float (S,), the weights as
-    probabilities; starts, int64 (S + 1,), the first picture of each set; searched, bool (S, K): which categories a set annotates
-    exhaustively. Lesson: 13.
+    probabilities; starts, int64 (S + 1,), the first picture of each set; complete, list of S: exhaustive for "all"; searched,
+    bool (S, K): which categories a set annotates exhaustively. Lesson: 13.
     """
 
     def __init__(
@@ -77,10 +77,6 @@ class Mix:
     def set_of(self, index: int) -> int:
         """Number of the set that a picture comes from."""
         return int(np.searchsorted(self.starts, index, side="right")) - 1
-
-    def whole(self, index: int) -> bool:
-        """Whether every object of a picture is annotated, as far as its set knows: exhaustive for "all"."""
-        return self.complete[self.set_of(index)]
 
     def __getitem__(self, index: int) -> Scene:
         if not 0 <= index < len(self):

@@ -74,6 +74,11 @@ def test_a_network_makes_the_proposals_once(cli, folder, tmp_path):
     assert path.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("words", [("--weights", 1), ("--exhaustive", "none")])
+def test_options_of_several_sets_are_not_taken_and_ignored(refused, folder, tmp_path, words):
+    assert "no use for --weights and --exhaustive yet" in refused("train", "multipathnet", folder, "-o", tmp_path / "r", *words)
+
+
 def test_bad_words(refused, folder, tmp_path):
     words = ("train", "multipathnet", folder / "scenes", "--out", tmp_path / "r")
     mine = (*words, "--proposals", folder / "boxes.json")
