@@ -1,6 +1,6 @@
 """The course, in one command each. They need Python 3.11 or newer and nothing else:
 
-    python3 course.py lab      open the lessons in JupyterLab
+    python3 course.py lab      open your copies of the lessons in JupyterLab: they are in my-lessons, and nothing overwrites them
     python3 course.py test     everything CI checks; with --full the lessons run as long as their readers' do
     python3 course.py demo     the pipeline on a picture: look into out/demo
     python3 course.py shell    a Python prompt with the library
@@ -8,14 +8,15 @@
 The first call makes .venv. What stands after lab, demo or shell goes to the program that is started.
 """
 
-import ast, os, shutil, signal, subprocess, sys, time  # noqa: E401, I001  (all of one library)
+import ast, hashlib, json, os, shutil, signal, subprocess, sys, time  # noqa: E401, I001  (all of one library)
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 MADE_FROM = VENV / "made-from.txt"  # written last: without it .venv is half-made
 PYTHON = str(VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
-LAB = "jupyterlab lessons --LabApp.default_url=/lab/tree/00_start_here.ipynb"
+MINE = ROOT / "my-lessons"  # where learners write
+LAB = "jupyterlab my-lessons --LabApp.default_url=/lab/tree/00_start_here.ipynb"
 JOBS = {"lab": LAB, "demo": "fairseg_lite.cli demo", "shell": "IPython"}
 WHOLE = "from importlib.util import find_spec as f; assert all(map(f, 'torch torchvision IPython nbval ruff mypy'.split()))"
 FITS = "import torch, torchvision; torchvision.ops.nms(torch.eye(1, 4), torch.ones(1), 0.5)"
@@ -75,6 +76,22 @@ def setup():
     print(f"Ready after {time.time() - start:.0f} s; the next call starts at once.", flush=True)
 
 
+def copy_lessons():
+    """Lessons without outputs, to write in. A copy that is there stays as it is, also where its lesson has changed since."""
+    MINE.mkdir(exist_ok=True)
+    for path in sorted((ROOT / "lessons").glob("*.ipynb")):
+        lesson, mine = json.loads(path.read_text("utf-8")), MINE / path.name
+        for cell in lesson["cells"]:
+            if cell["cell_type"] == "code":
+                cell.update(outputs=[], execution_count=None)
+        text = json.dumps(lesson["cells"])
+        lesson["metadata"]["made_from"] = made_from = hashlib.sha256(text.encode()).hexdigest()
+        if not mine.exists():
+            mine.write_text(json.dumps(lesson, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        elif f'"{made_from}"' not in mine.read_text("utf-8"):
+            print(f"{path.name} has changed since your copy was made. To have it anew, rename {MINE.name}/{path.name} first.")
+
+
 def test(full):
     """Every check, also after one that failed; 1 if any did."""
     scale, limit = ("lesson", 1800) if full else ("smoke", 300)
@@ -97,6 +114,8 @@ def main(words):
         setup()
     if job == "test":
         return test(rest == ["--full"])
+    if job == "lab":
+        copy_lessons()
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the program that we start
     return run(PYTHON, "-m", *JOBS[job].split(), *rest).returncode
 

@@ -4,7 +4,7 @@ picture --trunk--> features --DeepMask--> coarse masks + scores --SharpMask--> s
 
     import fairseg_lite
     found = fairseg_lite.propose(fairseg_lite.load_model(), image)       image: (H, W, 3) uint8
-    named = fairseg_lite.detect(fairseg_lite.load_model("shapes-multipath"), image)
+    named = fairseg_lite.detect(fairseg_lite.load_model("photos-multipath"), image)
 
 These three are imported when they are first asked for: `import fairseg_lite` alone takes milliseconds.
 """

@@ -1,6 +1,7 @@
 """Fixtures for every test: what may be absent here is skipped with a reason."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,12 @@ def shared() -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def cuda():
+    """A GPU: this machine's, or where it has none a pretended one."""
     import torch
 
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device here")
-    return torch.device("cuda")
+    from tests.pretended_gpu import pretended_gpu
+
+    with nullcontext() if torch.cuda.is_available() else pretended_gpu():
+        yield torch.device("cuda")

@@ -26,4 +26,4 @@ def test_its_numbers_are_todays(what):
     told = re.search(rf"([\d,]+) {what}\b(?! of)", PAGE)
     assert told, f"no number of {what}"
     number, today = int(told[1].replace(",", "")), the_house()[what][0]
-    assert abs(number - today) <= 0.02 * today, f"the page says {number}, counted are {today}"
+    assert abs(number - today) <= 0.06 * today, f"the page says {number}, counted are {today}"

@@ -23,7 +23,7 @@ SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", ALL, flags=re.S | 
 COMMANDS = [shlex.split(s)[1:] for s in SPANS if s.startswith("fairseg-lite ")]
 COMMANDS += [words for language, block in BLOCKS if language == "sh" for words in examples(block)]
 SMALL = {  # what is added so that the command ends in seconds; None: it needs a network connection or minutes
-    "demo": ["--model", "MODEL", "-o", "OUT/demo"],
+    "demo": ["-o", "OUT/demo"],
     "data shapes": ["-n", "2"],
     "data check": [],
     "data coco": None,
@@ -70,7 +70,8 @@ def test_every_command_and_job_of_the_course_is_told():
 
 
 def test_every_option_that_is_named_exists():
-    known = {s for parser in JOBS.values() for action in parser._actions for s in action.option_strings} | {"--full"}
+    known = {s for parser in JOBS.values() for action in parser._actions for s in action.option_strings}
+    known |= {"--full", "--gpu-report"}  # of course.py and of `python -m fairseg_lite.bench`
     named = {word for span in SPANS for word in span.split() if word.startswith("--")}
     assert named - known == set()
     assert "--resume" in named

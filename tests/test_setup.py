@@ -1,6 +1,7 @@
 """Set-up: both lists of packages agree, CI runs what the README says, `course.py` makes, checks and repairs .venv."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -65,7 +66,12 @@ def course(tmp_path, monkeypatch):
     spec.loader.exec_module(module)
     venv = tmp_path / ".venv"
     python = venv / Path(module.PYTHON).relative_to(module.VENV)
-    for name, value in {"VENV": venv, "PYTHON": str(python), "MADE_FROM": venv / "made-from.txt"}.items():
+    for name, value in {
+        "VENV": venv,
+        "PYTHON": str(python),
+        "MADE_FROM": venv / "made-from.txt",
+        "MINE": tmp_path / "mine",
+    }.items():
         monkeypatch.setattr(module, name, value)
     module.told, module.codes, module.pip_says = [], {}, ""
 
@@ -209,6 +215,31 @@ def test_pip_itself_reads_its_files_as_we_think(course, monkeypatch, tmp_path):
     env = course.pip_environment()
     assert (env["PIP_TIMEOUT"], env["PIP_PROXY"], env["PIP_CONFIG_FILE"]) == ("77", "http://theirs", os.devnull)
     assert "PIP_FIND_LINKS" not in env
+
+
+def test_lab_opens_copies_without_outputs_and_never_overwrites_one(course, capsys, monkeypatch, tmp_path):
+    assert course.main(["lab"]) == 0
+    assert "jupyterlab my-lessons" in " ".join(course.told[-1][0])
+    lessons = sorted((ROOT / "lessons").glob("*.ipynb"))
+    assert [p.name for p in sorted(course.MINE.iterdir())] == [p.name for p in lessons]
+    mine, lesson = (json.loads((folder / lessons[3].name).read_text("utf-8")) for folder in (course.MINE, ROOT / "lessons"))
+    assert [c["source"] for c in mine["cells"]] == [c["source"] for c in lesson["cells"]]
+    code = [c for c in mine["cells"] if c["cell_type"] == "code"]
+    assert all(c["outputs"] == [] and c["execution_count"] is None for c in code)
+    written = (course.MINE / lessons[3].name).read_text("utf-8").replace("return ...", "return 42")
+    (course.MINE / lessons[3].name).write_text(written, "utf-8")
+    capsys.readouterr()
+    assert course.main(["lab"]) == 0
+    assert (course.MINE / lessons[3].name).read_text("utf-8") == written
+    assert capsys.readouterr().out == ""
+
+    (tmp_path / "lessons").mkdir()
+    lesson["cells"][0]["source"] = ["# better"]
+    (tmp_path / "lessons" / lessons[3].name).write_text(json.dumps(lesson), "utf-8")
+    monkeypatch.setattr(course, "ROOT", tmp_path)
+    course.copy_lessons()
+    assert (course.MINE / lessons[3].name).read_text("utf-8") == written
+    assert f"{lessons[3].name} has changed since your copy was made" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words, scale, limit", [(["test"], "smoke", "=300"), (["test", "--full"], "lesson", "=1800")])

@@ -6,6 +6,7 @@ that `--help` is fast.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
@@ -14,6 +15,7 @@ from fairseg_lite import __version__
 from fairseg_lite.cli import data, demo, detect, evaluate, naming, propose, train
 from fairseg_lite.errors import InputError
 
+MANY = ("train", "propose", "evaluate", "evaluate detections")  # what several processes share
 DESCRIPTION = "From pictures to named masks: make or fetch data, train, propose masks, name them, measure them."
 EXAMPLE = """example:
   fairseg-lite demo                          the pipeline on one scene, as pictures
@@ -66,8 +68,9 @@ def main(argv: list[str] | None = None) -> int:
         2
     """
     arguments = build_parser().parse_args(argv)
+    world = int(os.environ.get("WORLD_SIZE", 1))  # torchrun's
     try:
-        return arguments.run(arguments) or 0
+        return (_one_of_many(arguments, world) if world > 1 else arguments.run(arguments)) or 0
     except KeyboardInterrupt as stop:
         print(f"\nstopped; {stop.args[0] if stop.args else 'what was written before is whole'}", file=sys.stderr)
         return 130
@@ -80,8 +83,26 @@ def main(argv: list[str] | None = None) -> int:
             raise
         if getattr(arguments, "debug", False):
             traceback.print_exc()
-        print(f"fairseg-lite: {line}", file=sys.stderr)
+        which = f" (process {os.environ.get('RANK', 0)} of {world})" if world > 1 else ""
+        print(f"fairseg-lite{which}: {line}", file=sys.stderr)
         return 2
+
+
+def _one_of_many(a: argparse.Namespace, world: int) -> int | None:
+    """A command shared out to the processes that torchrun started; the first one tells and writes."""
+    if a.command not in MANY:
+        raise InputError(f"{a.command} runs in one process, and torchrun started {world}; {', '.join(MANY)} are shared out")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP asks at each start whether it has to look for unused parameters
+    from fairseg_lite.cli.options import device_of
+    from fairseg_lite.training.shards import joined, rank_and_world
+
+    with joined(device_of(a)) as device, open(os.devnull, "w", encoding="utf-8") as nowhere:
+        a.device = str(device)
+        if not rank_and_world()[0]:
+            return a.run(a)
+        with contextlib.redirect_stdout(nowhere), contextlib.suppress(KeyboardInterrupt):
+            return a.run(a)
+    return 130
 
 
 def _one_line(error: Exception, *, training: bool = False) -> str | None:

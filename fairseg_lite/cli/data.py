@@ -12,7 +12,21 @@ SHAPES = """example:
   fairseg-lite data shapes shapes_train -n 200       200 scenes: shapes_train/images/*.png and instances.json
 """
 CHECK = """example:
-  fairseg-lite data check photos      counts what is in photos/ and lists every fault (exit code 2 if there is one)
+  fairseg-lite data check photos                            counts what is in photos/ and lists every fault
+  fairseg-lite data check photos --fix photos/clean.json    writes what could be read as a clean file of its own
+The exit code is 2 if there is a fault. Of a JSON file with no picture beside it the annotations alone are checked.
+"""
+SPLIT = """example:
+  fairseg-lite data split photos photos --valid 0.2      photos/train.json and photos/valid.json
+No picture is in both, and of every category about the same share of objects. The pictures stay where they are.
+"""
+CONVERT = """examples:
+  fairseg-lite data convert labelme shots shots/instances.json    a JSON file beside each picture
+  fairseg-lite data convert via via_project.json vases            vases/instances.json
+  fairseg-lite data convert yolo set/train vases                  images/, labels/*.txt; names in data.yaml or classes.txt
+  fairseg-lite data convert voc VOC2012 vases                     SegmentationObject/, SegmentationClass/, JPEGImages/
+  fairseg-lite data convert masks cells vases                     masks/NAME.png, masks/NAME/*.png, NAME/masks/*.png, ...
+The pictures stay where they are. Rectangles are boxes without a mask.
 """
 COCO = """example:
   fairseg-lite data coco coco50 --subset 50      50 pictures of val2017 (and .25 GB of annotations)
@@ -32,7 +46,7 @@ OFFICIAL = {  # addresses in the READMEs of facebookresearch/deepmask and facebo
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Register `data` with its three jobs, and `import`."""
+    """Register `data` with its jobs, and `import`."""
     group = command(commands, "data", "make, check or fetch a data set")
     jobs = group.add_subparsers(dest="job", metavar="JOB", required=True)
 
@@ -43,7 +57,19 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
     p = command(jobs, "check", "look for faults in a COCO folder", CHECK, _check)
     p.add_argument("folder", metavar="DATA", help="a folder as any tool exports it, its JSON file, or FILE.json:IMAGES")
+    p.add_argument("--fix", metavar="OUT.json", help="write a clean copy: ids, sizes, names and shapes mended, faults left out")
     add(p, "--crowds-are-objects")
+
+    p = command(jobs, "split", "part a data set into train.json and valid.json", SPLIT, _split)
+    p.add_argument("folder", metavar="DATA", help="as for check")
+    p.add_argument("out", metavar="OUT", help="folder to write to")
+    p.add_argument("--valid", type=float, default=0.2, metavar="SHARE", help="of pictures in valid.json (default: 0.2)")
+    p.add_argument("--seed", type=int, default=0, help="another draw (default: 0)")
+
+    p = command(jobs, "convert", "make a COCO file of what another tool wrote", CONVERT, _convert)
+    p.add_argument("format", metavar="FORMAT", choices=("labelme", "via", "yolo", "voc", "masks"), help="one of %(choices)s")
+    p.add_argument("source", metavar="SRC", help="file or folder")
+    p.add_argument("out", metavar="OUT", help="NAME.json, or a folder that gets instances.json")
 
     p = command(jobs, "coco", "fetch COCO 2017 or a part of it, verified", COCO, _coco)
     p.add_argument("out", metavar="OUT", help="folder to make")
@@ -74,9 +100,51 @@ def _shapes(a: argparse.Namespace) -> None:
 def _check(a: argparse.Namespace) -> int:
     from fairseg_lite.data.coco import check
 
+    out = Path(a.fix) if a.fix else None
+    if out and (out.suffix != ".json" or out.exists()):
+        raise InputError(f"--fix is {a.fix!r}; wanted the name of a JSON file that is not there yet")
     report = check(a.folder, crowds_are_objects=a.crowds_are_objects)
     print(report)
+    if out:
+        from fairseg_lite.data.rewritten import clean, read_whole, write_new
+
+        content = read_whole(a.folder, crowds_are_objects=a.crowds_are_objects)
+        new = clean(content, out, without={f.file for f in report.faults if f.annotation is None})
+        write_new(out, new)
+        lost = f"; {len(report.faults):,} faults are left out" * bool(report.faults)
+        print(f"{out}: {len(new['images']):,} pictures with {len(new['annotations']):,} annotations{lost}")
     return 2 if report.faults else 0
+
+
+def _split(a: argparse.Namespace) -> None:
+    from fairseg_lite.data.rewritten import read_whole, split
+
+    content = read_whole(a.folder)
+    if content.faults:
+        raise InputError(f"{content.faults[0]}; `fairseg-lite data check DATA --fix OUT.json` writes a clean copy: split that")
+    found = split(content, output_folder(a.out), a.valid, a.seed)
+    print(f"{'':24}{'train':>9}{'valid':>9}\n{'pictures':24}" + "".join(f"{n:9,}" for n in found["pictures"]))
+    for name, *numbers in zip(content.categories, found["train"], found["valid"], strict=True):
+        print(f"{name:24}" + "".join(f"{n:9,}" for n in numbers))
+    print(f"{Path(a.out) / 'train.json'} and valid.json written; they are data sets by themselves")
+
+
+def _convert(a: argparse.Namespace) -> None:
+    from collections import Counter
+
+    from fairseg_lite.data.rewritten import write_new
+    from fairseg_lite.formats.convert import convert
+
+    out, left_out = Path(a.out), Counter()
+    out = out if out.suffix == ".json" else out / "instances.json"
+    if out.exists():
+        raise InputError(f"{str(out)!r} is there already and is not written over; choose another name")
+    made = convert(a.format, a.source, out, left_out)
+    write_new(out, made)
+    for what, n in (+left_out).items():
+        print(f"{n} {what}")
+    numbers = (f"{len(made[key])} {what}" for key, what in (("images", "pictures"), ("annotations", "objects")))
+    print(f"{out}: {' with '.join(numbers)} of {len(made['categories'])} categories; fairseg-lite data check {out}")
 
 
 def _coco(a: argparse.Namespace) -> None:

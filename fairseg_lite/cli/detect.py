@@ -25,8 +25,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("input", metavar="PICTURE", help="a picture, or a folder of them")
     p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder to write to")
     p.add_argument(
-        "--model", nargs="+", default=["shapes-multipath"], metavar="M",
-        help="a MultiPathNet checkpoint, or several: an ensemble (default: shapes-multipath, of the library)",
+        "--model", nargs="+", default=["photos-multipath"], metavar="M",
+        help="a MultiPathNet checkpoint, or several: an ensemble (default: photos-multipath, of the library)",
     )  # fmt: skip
     words = "draw and list objects from this score on; 1: no pictures (default: 0.5)"
     p.add_argument("--draw", type=float, default=0.5, metavar="P", help=words)
@@ -36,7 +36,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def add_detection(p: argparse.ArgumentParser) -> None:
     """Where proposals come from, and what is done with them at test time."""
-    p.add_argument("--proposer", default="shapes-sharp", metavar="M", help="checkpoint that proposes (default: shapes-sharp)")
+    p.add_argument("--proposer", metavar="M", help="checkpoint that proposes (default: the one that MODEL was trained with)")
     p.add_argument("--proposals", metavar="FILE", help="COCO results instead, from `propose` or another program")
     p.add_argument("--top-k", type=positive, default=200, metavar="N", help="proposals per picture (default: 200)")
     p.add_argument(
@@ -80,7 +80,7 @@ class Detector:
             raise InputError("mask_boxes takes boxes from refined masks: add --masks refined, and --proposer, which draws them")
         self.masks, self.top_k, self.proposer = (None if masks == "none" else masks), a.top_k, None
         if not a.proposals or self.masks == "refined":
-            self.proposer = prepare(proposer(a.proposer, device))
+            self.proposer = prepare(proposer(a.proposer or self.models[0].record.proposals or "photos-sharp", device))
         self.known = None
         if a.proposals:
             if self.masks == "proposal":
@@ -118,12 +118,13 @@ def categories_of(model) -> tuple[list[str], list[int]]:
 
 def drawn(image, found, categories: Sequence[str], least: float):
     """The picture with the surest objects named."""
+    from fairseg_lite.data.scenes import Masks
     from fairseg_lite.plots import apart, named
 
     some = found[found.scores >= least]
     if some.rle is not None:
-        some = some[apart(some.masks().numpy(), len(some.scores), shared=COVERED)]
-    masks = None if some.rle is None else some.masks().numpy()
+        some = some[apart(Masks(some.rle, *some.size), len(some.scores), shared=COVERED)]
+    masks = None if some.rle is None else Masks(some.rle, *some.size)
     return named(image, some.boxes.numpy(), named_in(some, categories), some.labels.tolist(), masks)
 
 

@@ -40,7 +40,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--figure", metavar="FILE", help="draw the pictures that went best, median and worst")
     p.add_argument("--edges", metavar="FILE", help="draw edges of eight objects close up; of a SharpMask before and after")
     p.add_argument("--boundary", action="store_true", help="measure the edges of the masks too, on the same patches")
-    add_set(p, "of `propose`: nms=IOU, zoom=N (larger scales, for small objects), max_side=PX, ...")
+    add_set(
+        p,
+        "of `propose`: nms=IOU, zoom=N (larger scales, for small objects), max_side=PX, ...; of patches: min_area, min_side=PX",
+    )
     add(p, "--precision", "--device")
 
     p = command(
@@ -53,6 +56,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("results", metavar="RESULTS", help="COCO results (.json), or a MultiPathNet checkpoint")
     _add_judged(p)
     p.add_argument("--save", metavar="FILE", help="keep what a checkpoint detected, as COCO results")
+    words = "detections of a category in a picture that count for AP (default: 100, COCO's)"
+    p.add_argument("--max-dets", type=positive, default=100, metavar="N", help=words)
     p.add_argument("--confusion", metavar="FILE", help="draw what objects were taken for")
     p.add_argument("--curve", metavar="FILE", help="draw AP against the IoU from which on a detection is right")
     add_detection(p)
@@ -75,6 +80,7 @@ def _add_judged(p: argparse.ArgumentParser) -> None:
     add(p, "--skip-faults")
 
 
+LEAST = ("min_area", "min_side")  # of an object whose patch is measured
 KINDS = {"segm": "masks", "bbox": "boxes"}
 
 
@@ -92,17 +98,24 @@ def _evaluate(a: argparse.Namespace) -> None:
     start, device = time.perf_counter(), device_of(a)
     folders_of(a.out, a.figure, a.edges)
     from fairseg_lite.data.coco import to_coco
+    from fairseg_lite.evaluation.patches import patch_report
     from fairseg_lite.evaluation.recall import average_recall
     from fairseg_lite.inference.propose import prepare, propose
     from fairseg_lite.plots.pictures import edges_of, extremes
+    from fairseg_lite.training.shards import rank_and_world
 
-    options = arguments(a.set, propose, besides=("top_k", "refine", "dtype", "timer"))
+    least = arguments([word for word in a.set if word[0] in LEAST], patch_report)
+    of_propose = [word for word in a.set if word[0] not in LEAST]
+    options = arguments(of_propose, propose, besides=("top_k", "refine", "dtype", "timer"))
     model, (data, total) = proposer(a.model, device), _judged(a)
     if data.instances.crowd.all():
         raise InputError(f"data {a.data!r} holds no object that could be found ({len(data.instances)} crowds)")
-    measured = _patches(model, data, boundary=a.boundary)
+    first = rank_and_world()[0] == 0
+    measured = _patches(model, data, boundary=a.boundary, **least) if first else {}
     fast = prepare(model, dtype=dtype_of(a.precision, device))
     results, seconds = _over(data, lambda scene: propose(fast, scene.image, top_k=a.top_k, **options))
+    if not first:
+        return
     truth = to_coco(data, progress=True)
     reports = {kind: average_recall(truth, results, iou_type=kind, progress=True) for kind in KINDS}
     _say({KINDS[kind]: report for kind, report in reports.items()})
@@ -128,34 +141,42 @@ def _keep(a: argparse.Namespace, data, total: int, **numbers: object) -> None:
         write_json(a.out, {**named, "pictures": len(data), "of": total, "settings": words, **numbers}, indent=1)
 
 
-def _patches(model, data, *, boundary: bool) -> dict:
+def _patches(model, data, *, boundary: bool, **least: float) -> dict:
     """Measure masks on centred patches, and their edges if asked to."""
+    from fairseg_lite.data.objects import too_small
     from fairseg_lite.evaluation.boundary import boundary_report
     from fairseg_lite.evaluation.patches import patch_report
 
-    patches = patch_report(model, data)
+    patches = patch_report(model, data, **least)
     _say({"patches": patches})
+    if left := too_small(data, **least):
+        print(f"           {left}")
     found = plain({"patches": patches})
     if boundary:
         stages = {"masks": model} | ({"coarse": model.deepmask} if hasattr(model, "deepmask") else {})
-        edges = {name: boundary_report(network, data, padding=model.record.padding) for name, network in stages.items()}
+        edges = {name: boundary_report(network, data, padding=model.record.padding, **least) for name, network in stages.items()}
         _say({"boundary" if name == "masks" else name: report for name, report in edges.items()})
         found["boundary"] = plain(edges)
     return found
 
 
 def _over(data, find: Callable, *ids) -> tuple[list[dict], float]:
-    """COCO results of what is found in every scene, with ids of categories, and the seconds that finding took for each."""
+    """COCO results of what is found in every scene, with ids of categories, and the seconds that finding took for each.
+
+    Several processes share the scenes out; the first gets all results, the others none.
+    """
     from tqdm.auto import tqdm
 
-    results, seconds = [], 0.0
-    for i in tqdm(range(len(data)), unit="picture", delay=2):
+    from fairseg_lite.training.shards import collected, dealt, rank_and_world
+
+    own, seconds = [], 0.0
+    for i in tqdm(dealt(range(len(data))), unit="picture", delay=2, disable=rank_and_world()[0] > 0):
         scene = data[i]
         clock = time.perf_counter()
         found = find(scene)
         seconds += time.perf_counter() - clock
-        results += found.to_coco(scene.image_id, *ids)
-    return results, seconds / len(data)
+        own.append(found.to_coco(scene.image_id, *ids))
+    return [row for rows in collected(own) for row in rows], seconds / max(len(own), 1)
 
 
 def _detections(a: argparse.Namespace) -> None:
@@ -163,22 +184,31 @@ def _detections(a: argparse.Namespace) -> None:
     folders_of(a.out, a.save, a.confusion, a.curve)
     from fairseg_lite.data.coco import to_coco
     from fairseg_lite.evaluation.errors import analyse_errors, confusion_matrix
+    from fairseg_lite.evaluation.judge import most_objects
     from fairseg_lite.evaluation.precision import evaluate_detections
+    from fairseg_lite.training.shards import rank_and_world
 
     data, total = _judged(a)
     truth = to_coco(data, progress=True)
     rows, seconds = _rows(a, data, truth, total, device)
+    if rank_and_world()[0]:
+        return
     masks = sum("segmentation" in r for r in rows)
+    if (most := most_objects(truth)) > a.max_dets:
+        print(
+            f"a picture has {most} objects of a category; the best {a.max_dets} detections of it count (--max-dets {most}: more)"
+        )
     if not rows:
         print(f"{a.results} holds no result: nothing is found")
     if 0 < masks < len(rows):
         print(f"{len(rows) - masks} of {len(rows)} results have no mask: boxes alone are judged")
     try:
-        kinds = list(KINDS) if rows and masks == len(rows) else ["bbox"]
-        reports = {kind: evaluate_detections(truth, rows, kind, progress=True) for kind in kinds}
+        masked = any(a["segmentation"] for a in truth["annotations"])
+        kinds = list(KINDS) if rows and masks == len(rows) and masked else ["bbox"]
+        reports = {kind: evaluate_detections(truth, rows, kind, max_dets=a.max_dets, progress=True) for kind in kinds}
     except InputError as error:
         raise InputError(f"{a.results}: {error}") from error
-    errors = {kind: analyse_errors(truth, rows, kind) for kind in kinds}
+    errors = {kind: analyse_errors(truth, rows, kind, max_dets=a.max_dets) for kind in kinds}
     table, names = confusion_matrix(truth, rows, kinds[-1])
     _say({KINDS[kind]: report for kind, report in reports.items()})
     for kind, report in reports.items():
@@ -199,6 +229,8 @@ def _detections(a: argparse.Namespace) -> None:
 
 def _rows(a: argparse.Namespace, data, truth: dict, total: int, device) -> tuple[list[dict], float | None]:
     """COCO results, read or of a checkpoint in the data's category ids, and the checkpoint's seconds per picture."""
+    from fairseg_lite.training.shards import rank_and_world
+
     if a.results.lower().endswith(".json"):
         from fairseg_lite.data.results import read_results
 
@@ -207,12 +239,17 @@ def _rows(a: argparse.Namespace, data, truth: dict, total: int, device) -> tuple
         return [r for r in rows if len(data) == total or r.get("image_id") in known], None
     detector = Detector(a, [a.results], device, truth["images"])
     ids = {c["name"]: c["id"] for c in truth["categories"]}
-    if lacking := [name for name in detector.categories if name not in ids]:
-        raise InputError(
-            f"{a.results!r} names {', '.join(lacking[:5])}, which data {a.data!r} has not; it has {', '.join(list(ids)[:10])}"
-        )
-    found = _over(data, lambda scene: detector(scene.image, scene.image_id), [ids[name] for name in detector.categories])
-    if a.save:
+    lacking = [name for name in detector.categories if name not in ids]
+    some = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+    if len(lacking) == len(detector.categories):
+        raise InputError(f"{a.results!r} names {some}, none of which data {a.data!r} has; it has {', '.join(list(ids)[:10])}")
+    if lacking:
+        print(f"{a.results} names {len(lacking)} categories that are none of the data's, and are left out: {some}")
+    rows, seconds = _over(
+        data, lambda scene: detector(scene.image, scene.image_id), [ids.get(k, -1) for k in detector.categories]
+    )
+    found = [row for row in rows if row["category_id"] != -1], seconds
+    if a.save and rank_and_world()[0] == 0:
         write_json(a.save, found[0])
     return found
 

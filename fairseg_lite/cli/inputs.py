@@ -6,22 +6,23 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.files import whole, write_json
 
 
-def open_dataset(name: str, *, held_out: bool, on_fault: str = "raise", crowds_are_objects: bool = False):
+def open_dataset(name: str, *, held_out: bool, **rules: Any):
     """`shapes`, `shapes:N`, or a COCO-format folder.
 
     Args:
         name: as the user wrote it.
         held_out: shapes only: scenes of seed 1 that no training sees (500 of them) instead of seed 0 (10,000).
-        on_fault, crowds_are_objects: as for `CocoDataset`.
+        rules: on_fault, crowds_are_objects and max_side of `CocoDataset`.
     Raises:
         InputError: no such folder, not COCO format, or no usable number after `shapes:`.
     """
-    word, _, count = name.partition(":")
+    word, _, count = given(name, "data").partition(":")
     if word == "shapes" and not Path(name).exists():
         from fairseg_lite.data.shapes import ShapesDataset
 
@@ -30,7 +31,14 @@ def open_dataset(name: str, *, held_out: bool, on_fault: str = "raise", crowds_a
         return ShapesDataset(int(count or (500 if held_out else 10_000)), seed=int(held_out))
     from fairseg_lite.data.coco import CocoDataset
 
-    return CocoDataset(name, on_fault=on_fault, crowds_are_objects=crowds_are_objects)
+    return CocoDataset(name, **rules)
+
+
+def given(text: str, what: str) -> str:
+    """The text; InputError where it is empty: that would mean the current folder, and comes of a variable that was never set."""
+    if not text.strip():
+        raise InputError(f"{what} is empty; name it, . for the current folder")
+    return text
 
 
 def output_folder(path: str | Path) -> Path:
@@ -39,7 +47,10 @@ def output_folder(path: str | Path) -> Path:
     Raises:
         InputError: it cannot.
     """
-    path, probe = Path(path), Path(path) / f".probe{os.getpid()}"
+    path = Path(given(str(path), "the folder to write to") if isinstance(path, str) else path)
+    probe = path / f".probe{os.getpid()}"
+    if int(os.environ.get("RANK", 0)):  # torchrun's: the first process alone writes
+        return path
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"x")
@@ -75,7 +86,7 @@ def pictures_and_output(a: argparse.Namespace) -> tuple[list, Path]:
     """The pictures of `a.input` (`data.listed`), and the folder `a.out`, which must not hold them."""
     from fairseg_lite.data.listed import listed_pictures
 
-    pictures, unknown = listed_pictures(a.input, besides=a.out)
+    pictures, unknown = listed_pictures(given(a.input, "the picture"), besides=a.out)
     if unknown:
         print(unknown, file=sys.stderr)
     out = output_folder(a.out)
@@ -99,10 +110,11 @@ def over_pictures(pictures: list, work: Callable, out: Path, what: str, *, drawn
     from tqdm.auto import tqdm
 
     from fairseg_lite.data.pictures import load_image
+    from fairseg_lite.training.shards import collected, dealt, rank_and_world
 
-    results, done, damaged = [], 0, []
+    rank, stopped, own = rank_and_world()[0], False, []
     try:
-        for one in tqdm(pictures, unit="picture", delay=2):
+        for one in tqdm(dealt(pictures), unit="picture", delay=2, disable=rank > 0):
             try:
                 if one.fault:
                     raise InputError(one.fault)
@@ -110,17 +122,21 @@ def over_pictures(pictures: list, work: Callable, out: Path, what: str, *, drawn
             except InputError as error:
                 if len(pictures) == 1:
                     raise
-                damaged.append(error)
+                own.append(error)
                 continue
-            results += [{**row, "file_name": one.name} for row in work(one, image)]
-            done += 1
+            own.append([{**row, "file_name": one.name} for row in work(one, image)])
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{what} for {done} of {len(pictures)} pictures are kept in {out}") from None
+        stopped = True
     finally:
+        every = collected(own)
+        damaged, rows = [e for e in every if isinstance(e, InputError)], [r for r in every if isinstance(r, list)]
+        done, results = len(rows), [row for found in rows for row in found]
         if done:
             write_json(out / f"{what}.json", results)
         for error in damaged:
             print(f"fairseg-lite: left out: {error}", file=sys.stderr)
+    if stopped:
+        raise KeyboardInterrupt(f"{what} for {done} of {len(pictures)} pictures are kept in {out}")
     if done:
         print(f"{len(results)} {what} for {done} of {len(pictures)} pictures in {out / what}.json")
     if done and drawn:
@@ -128,7 +144,7 @@ def over_pictures(pictures: list, work: Callable, out: Path, what: str, *, drawn
     if damaged:
         print(f"{len(damaged)} of {len(pictures)} pictures left out")
     if new := sum(one.new for one in pictures):
-        print(f"{new} of {len(pictures)} pictures are not in the annotations: their ids are new")
+        print(f"new ids for {new} of {len(pictures)} pictures, which the annotations do not list")
     return 2 if damaged else 0
 
 

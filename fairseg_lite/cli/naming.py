@@ -1,11 +1,14 @@
 """`fairseg-lite train multipathnet` and `fairseg-lite ablate`."""
 
 import argparse
+import tempfile
+import time
 from pathlib import Path
 
 from fairseg_lite.cli.inputs import proposer, write_picture
 from fairseg_lite.cli.options import command, device_of, dtype_of, positive
-from fairseg_lite.cli.train import add_numbers, add_run, beginnings, data_of, measured, recipe_of, stored_run, told
+from fairseg_lite.cli.plan import PROBE, duration, planned
+from fairseg_lite.cli.train import add_from, add_numbers, add_run, beginnings, data_of, measured, recipe_of, stored_run, told
 from fairseg_lite.errors import InputError
 
 SETTINGS = "options.integral=false, options.foveal=false, images=2, short_side=224,384, fit.lr=1e-3, ..."
@@ -31,7 +34,8 @@ table.json and table.png; the same command again goes on where it was stopped, a
 def add_commands(commands: argparse._SubParsersAction, jobs: argparse._SubParsersAction) -> None:
     """Register `train multipathnet` among the jobs of `train`, and `ablate`."""
     p = add_run(jobs, "multipathnet", "names and better boxes for proposals", TRAIN, _train, settings=SETTINGS, valid="box AP")
-    _add_start(p, "; resumed: the run's")
+    _add_start(p, "; resumed, or with --from: its own")
+    add_from(p, "a MultiPathNet to go on with, for the names of this data: a checkpoint, shapes-multipath, ...")
 
     p = command(commands, "ablate", "what each idea of MultiPathNet gains: the paper's Table 1 on your data", ABLATE, _ablate)
     p.add_argument("out", metavar="OUT", help="folder for all runs and the table")
@@ -40,7 +44,7 @@ def add_commands(commands: argparse._SubParsersAction, jobs: argparse._SubParser
     p.add_argument("--seeds", type=positive, default=3, metavar="N", help="runs of each row (default: 3)")
     add_numbers(p, "multipathnet", "lesson", SETTINGS)
     _add_start(p)
-    p.set_defaults(recipe="lesson")
+    p.set_defaults(recipe="lesson", dry_run=False)
 
 
 def _add_start(p: argparse.ArgumentParser, resumed: str = "") -> None:
@@ -52,24 +56,37 @@ def _add_start(p: argparse.ArgumentParser, resumed: str = "") -> None:
 
 
 def _train(a: argparse.Namespace) -> None:
+    from fairseg_lite.models.checkpoints import load_model
     from fairseg_lite.training.detector import train_multipathnet
+    from fairseg_lite.training.shards import rank_and_world
 
     stored = stored_run(a, "multipathnet")
-    recipe = recipe_of(a, "multipathnet", stored)
-    device, start, data, valid, out, boxes = _begun(a, recipe, stored)
-    start |= {"about": beginnings(a, stored), "proposals": a.proposals, "resume": a.resume}
+    begin = load_model(a.from_, kind="MultiPathNet") if a.from_ and not stored else None
+    recipe = recipe_of(a, "multipathnet", stored, begin)
+    device, start, data, valid, out, boxes = _begun(a, recipe, stored, begin)
+    if a.dry_run:
+        planned(recipe, data, lambda probe: train_multipathnet(data, boxes, recipe=probe, device=device, **start))
+        return
+    start |= {"about": beginnings(a, stored), "proposals": a.proposals, "resume": a.resume and "changed"}
     model, history = train_multipathnet(data, boxes, recipe=recipe, out=out, device=device, **start)
     if dropped := model.record.about.get("dropped"):
         print("proposals left out: " + ", ".join(f"{n:,} {why}" for why, n in dropped.items()))
     told(a, recipe, history)
-    if valid is not None:
+    boxes = {} if valid is None else _proposals(a, recipe, valid, out, device, held_out=True)
+    if valid is not None and rank_and_world()[0] == 0:
         from fairseg_lite.course.ablation import measure
 
-        measured(a, boxes=measure(model, valid, _proposals(a, recipe, valid, out, device, held_out=True), progress=True))
+        measured(a, boxes=measure(model, valid, boxes, progress=True))
 
 
 def _start(a: argparse.Namespace, model: str) -> dict:
     """What a fresh network begins with."""
+    if model == "multipathnet_lite0":
+        found = None if a.proposals.endswith(".json") else proposer(a.proposals, "cpu")
+        found = getattr(found, "deepmask", found)
+        if found is None or found.record.model != "deepmask_lite0":
+            raise InputError(f"{model} has the trunk of what proposes: --proposals photos-sharp, not {a.proposals!r}")
+        return {"trunk_from": found, "trunk_weights": a.trunk_weights}
     if model != "multipathnet_tiny":
         if not a.trunk_weights:
             print("no --trunk-weights: the trunk starts from random numbers")
@@ -91,15 +108,13 @@ def _start(a: argparse.Namespace, model: str) -> dict:
     return {"trunk_from": found}
 
 
-def _begun(a: argparse.Namespace, recipe, stored: dict) -> tuple:
+def _begun(a: argparse.Namespace, recipe, stored: dict, begin=None) -> tuple:
     """(device, what a fresh network begins with, training and validation data, folder, boxes to train on)."""
-    a.proposals = a.proposals or stored.get("proposals") or "shapes-sharp"
-    if getattr(a, "weights", None) or getattr(a, "exhaustive", None):
-        raise InputError(
-            "MultiPathNet's training draws every picture alike and takes what is not annotated for background: it has no use for "
-            "--weights and --exhaustive yet; leave them out"
-        )
-    device, start = device_of(a), {} if stored else _start(a, recipe.model)
+    a.proposals = a.proposals or stored.get("proposals") or (begin.record.proposals if begin is not None else "shapes-sharp")
+    if begin is not None and a.trunk_weights:
+        raise InputError("--from has a trunk of its own; leave --trunk-weights out, or --from")
+    start = {} if stored else _start(a, recipe.model) if begin is None else {"model": begin}
+    device = device_of(a)
     data, valid, out = data_of(a)
     if a.valid and a.proposals.endswith(".json") and not a.valid_proposals:
         raise InputError("--valid with a file of proposals needs another for that data: --valid-proposals FILE, or a network")
@@ -120,7 +135,14 @@ def _proposals(a: argparse.Namespace, recipe, data, out: Path, device, *, held_o
     pictures = 1000 if a.data == ["shapes"] and not held_out else None  # of 10,000
     name = f"proposals-{'valid' if held_out else 'train'}-{Path(source).stem if Path(source).suffix else source}-{top_k}.json"
     model, dtype = proposer(source, device), dtype_of("auto", device)
-    return make_proposals(model, data, out / name, pictures=pictures, top_k=top_k, dtype=dtype)
+    if not a.dry_run:
+        return make_proposals(model, data, out / name, pictures=pictures, top_k=top_k, dtype=dtype)
+    with tempfile.TemporaryDirectory() as folder:  # for the steps that are measured
+        few, start = min(len(data), PROBE * recipe.images), time.perf_counter()
+        found = make_proposals(model, data, Path(folder) / name, pictures=few, top_k=top_k, dtype=dtype)
+    all_of = duration((time.perf_counter() - start) / few * (pictures or len(data)))
+    print(f"proposals  of {few} pictures were made; those of all take {all_of}")
+    return found
 
 
 def _ablate(a: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@
 import argparse
 import inspect
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from types import NoneType, UnionType
@@ -17,7 +18,8 @@ from fairseg_lite.errors import InputError
 SHARED = {  # the same everywhere
     "data": {"metavar": "DATA", "help": "a COCO-format folder as any tool exports it, its JSON file, FILE.json:IMAGES for both, "
              "or shapes[:N]"},
-    "--device": {"default": "cpu", "metavar": "D", "help": "cpu, cuda, cuda:1 or mps (default: cpu)"},
+    "--device": {"default": "auto", "metavar": "D", "help": "cpu, cuda, cuda:1 or mps; auto takes the first of cuda, mps and cpu "
+                 "that is here (default: auto)"},
     "--precision": {"choices": ("fp32", "bf16", "auto"), "default": "fp32",
                     "help": "to compute in; auto takes bf16 where it measures faster (default: fp32)"},
     "--skip-faults": {"action": "store_true", "help": "leave damaged pictures and annotations out, counted"},
@@ -53,19 +55,24 @@ def positive(text: str) -> int:
 
 
 def device_of(arguments: argparse.Namespace):
-    """The torch device asked for.
+    """The torch device asked for; of "auto" it says what that is, unless it is the processor.
 
     Raises:
         InputError: this machine has none, or none that computes ("meta").
     """
     import torch
 
+    from fairseg_lite.training.devices import best_device
+
     try:
-        device = torch.device(arguments.device)
+        device = best_device() if arguments.device == "auto" else torch.device(arguments.device)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, ImportError) as error:
         why = str(error).splitlines()[0].split(". ")[0]
         raise InputError(f"device {arguments.device!r} is not to be had here ({why}); try cpu") from error
+    if arguments.device == "auto" and device.type != "cpu":
+        print(f"computing on {device.type}; the processor does with --device cpu", file=sys.stderr)
+    arguments.device = str(device)  # as results will say
     return device
 
 
@@ -73,9 +80,10 @@ def dtype_of(precision: str, device):
     """torch.float32 or torch.bfloat16."""
     import torch
 
-    from fairseg_lite.training.fit import wants_bf16
+    from fairseg_lite.training.devices import wants_bf16
+    from fairseg_lite.training.shards import first_of
 
-    return torch.bfloat16 if wants_bf16(precision, device) else torch.float32
+    return torch.bfloat16 if first_of(lambda: wants_bf16(precision, device)) else torch.float32
 
 
 def add_set(p: argparse.ArgumentParser, what: str) -> None:

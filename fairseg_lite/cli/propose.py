@@ -35,6 +35,7 @@ def _propose(a: argparse.Namespace) -> int:
     device, pictures, out = device_of(a), *pictures_and_output(a)
 
     from fairseg_lite.inference.propose import prepare, propose
+    from fairseg_lite.training.shards import collected
 
     options = arguments(a.set, propose, besides=("top_k", "refine", "max_side", "dtype", "timer"))
     options |= {"top_k": a.top_k, "refine": not a.coarse} | ({"max_side": a.max_side} if a.max_side else {})
@@ -50,7 +51,7 @@ def _propose(a: argparse.Namespace) -> int:
         return found.to_coco(one.id)
 
     code = over_pictures(pictures, work, out, "proposals", drawn=f"the best {a.draw}" if a.draw else "")
-    if short:
+    if short := collected(short):
         print(f"fewer than the {a.top_k} asked for in {len(short)} of {len(pictures)} pictures (first: {short[0]}): there are "
               "no more windows at these scales with a mask that is not empty")  # fmt: skip
     return code
@@ -58,8 +59,9 @@ def _propose(a: argparse.Namespace) -> int:
 
 def drawn(image, found, count: int):
     """The picture with its best masks, none of which lies on another; only those that are half as sure as the surest."""
+    from fairseg_lite.data.scenes import Masks
     from fairseg_lite.plots import apart, tinted
 
     sure = found[found.scores >= found.scores.amax() / 2] if len(found) else found
-    masks = sure.masks().numpy()
-    return tinted(image, masks[apart(masks, count)])
+    masks = Masks(sure.rle, *image.shape[:2])
+    return tinted(image, (masks[i] for i in apart(masks, count)))

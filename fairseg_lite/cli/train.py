@@ -11,12 +11,14 @@ from typing import Any
 
 from fairseg_lite.cli.inputs import open_dataset, output_folder, plain, write_json
 from fairseg_lite.cli.options import Types, add, add_set, changed, command, device_of, keywords, positive
+from fairseg_lite.cli.plan import PROBE, planned
 from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.training.recipes import RECIPES
 
-BEGINNINGS = {"recipe": "shapes", "from_": "shapes", "trunk_weights": None}  # words that count when a run begins, and no more
+BEGINNINGS = ("recipe", "from_", "trunk_weights")  # words that count when a run begins, and no more
+LARGE = 2048  # px of a picture's longer side, beyond which training is slow
 OUT = """The folder --out gets state.safetensors (to --resume from), log.jsonl and, at the end, model.safetensors. Ctrl-C
-finishes the step, saves and stops.
+finishes the step, saves and stops. Several processes share each step: torchrun --nproc-per-node 2 -m fairseg_lite.cli train ...
 """
 DEEPMASK = """examples:
   fairseg-lite train deepmask shapes --out runs/shapes --valid shapes:100
@@ -42,20 +44,27 @@ def add_commands(commands: argparse._SubParsersAction) -> argparse._SubParsersAc
     words = "positives=24, model=deepmask_vgg_a, fit.lr=1e-3, fit.seed=1, ..."
     p = add_run(jobs, "deepmask", "masks and scores for patches", DEEPMASK, _deepmask, settings=words)
     p.add_argument("--trunk-weights", metavar="W", help="such as ResNet50_Weights.IMAGENET1K_V2, or a file")
+    add_from(p, "a DeepMask to go on with: photos, shapes or a checkpoint")
     words = "options.k=32 (channels of the mask encoding), positives=24, fit.lr=1e-3, ..."
     p = add_run(jobs, "sharpmask", "refinement for the masks of a DeepMask", SHARPMASK, _sharpmask, settings=words)
-    p.add_argument("--from", dest="from_", metavar="M", help="a DeepMask checkpoint (default: shapes; resumed: the run's)")
+    add_from(p, "a DeepMask to refine, or a SharpMask to go on with (default: shapes; resumed: the run's)")
     return jobs
 
 
-def deepmask_recipe(a: argparse.Namespace, stored: dict):
+def add_from(p: argparse.ArgumentParser, what: str) -> None:
+    p.add_argument("--from", dest="from_", metavar="M", help=what)
+
+
+def deepmask_recipe(a: argparse.Namespace, stored: dict, begin=None):
     """The recipe that the command line means; stages of the trunk are frozen only where they have learnt something."""
     from fairseg_lite.models.checkpoints import MODELS
 
-    recipe = recipe_of(a, "deepmask", stored)
+    if begin is not None and a.trunk_weights:
+        raise InputError("--from has a trunk of its own; leave --trunk-weights out, or --from")
+    recipe = recipe_of(a, "deepmask", stored, begin)
     if a.trunk_weights and "trunk_weights" not in keywords(MODELS[recipe.model]):
         raise InputError(f"{recipe.model} has no ImageNet weights; drop --trunk-weights, or --set model=deepmask_resnet50")
-    if recipe.freeze and not (a.trunk_weights or stored or "freeze" in dict(a.set)):
+    if recipe.freeze and not (a.trunk_weights or begin or stored or "freeze" in dict(a.set)):
         print("no --trunk-weights: the trunk starts from random numbers, and all of it is trained")
         return replace(recipe, freeze=0)
     return recipe
@@ -70,33 +79,67 @@ def sampler_of(recipe) -> type:
 
 
 def _deepmask(a: argparse.Namespace) -> None:
+    from fairseg_lite.models.checkpoints import load_model
     from fairseg_lite.training.stages import train_deepmask
 
     stored = stored_run(a, "deepmask")
-    recipe = deepmask_recipe(a, stored)
-    _trained(a, stored, recipe, train_deepmask, trunk_weights=a.trunk_weights)
+    begin = load_model(a.from_, kind="DeepMask") if a.from_ and not stored else None
+    recipe = deepmask_recipe(a, stored, begin)
+    _trained(a, stored, recipe, train_deepmask, trunk_weights=a.trunk_weights, model=begin)
 
 
 def _sharpmask(a: argparse.Namespace) -> None:
-    from fairseg_lite.models.checkpoints import load_model
+    from fairseg_lite.models.checkpoints import MODELS, load_model
     from fairseg_lite.training.stages import train_sharpmask
 
-    stored = stored_run(a, "sharpmask")
-    deepmask = None if stored else load_model(a.from_ or "shapes", kind="DeepMask")  # the weights come with the run
-    model = deepmask and deepmask.record.model.replace("deepmask", "sharpmask")
-    _trained(a, stored, recipe_of(a, "sharpmask", stored, model), train_sharpmask, deepmask=deepmask)
+    stored, start, begin = stored_run(a, "sharpmask"), {}, None
+    if a.dry_run and not (stored or a.from_):  # how long it takes and how much it holds, any DeepMask of its kind tells
+        recipe = recipe_of(a, "sharpmask", stored)
+        start = {"deepmask": MODELS[recipe.model.replace("sharpmask", "deepmask")]()}
+        _trained(a, stored, recipe, train_sharpmask, **start)
+        return
+    if not stored:  # a run brings its own weights
+        a.from_ = a.from_ or "shapes"
+        begin = load_model(a.from_)
+    if begin is not None and not hasattr(begin, "patch_size"):
+        raise InputError(f"--from {a.from_!r} holds a {type(begin).__name__}; wanted a DeepMask, or a SharpMask to go on with")
+    if begin is not None:
+        start = {"model" if hasattr(begin, "deepmask") else "deepmask": begin}
+    _trained(a, stored, recipe_of(a, "sharpmask", stored, begin), train_sharpmask, **start)
 
 
 def _trained(a: argparse.Namespace, stored: dict, recipe, train, **start) -> None:
     """Train on patches, and measure what came of it."""
     from fairseg_lite.evaluation.patches import patch_report
+    from fairseg_lite.training.shards import rank_and_world
 
-    device, (data, valid, out), sampler = device_of(a), data_of(a), sampler_of(recipe)
+    device, (data, valid, out), sampler = device_of(a), data_of(a, max_side=recipe.max_side), sampler_of(recipe)
+    limits(data, recipe)
     about = beginnings(a, stored)
-    model, history = train(data, recipe=recipe, out=out, about=about, device=device, resume=a.resume, sampler=sampler, **start)
+    if a.dry_run:
+        planned(recipe, data, lambda probe: train(data, recipe=probe, device=device, sampler=sampler, **start))
+        return
+    model, history = train(
+        data, recipe=recipe, out=out, about=about, device=device, resume=a.resume and "changed", sampler=sampler, **start
+    )
     told(a, recipe, history)
-    if valid is not None:
-        measured(a, patches=patch_report(model, valid))
+    if valid is not None and rank_and_world()[0] == 0:
+        measured(a, patches=patch_report(model, valid, min_area=recipe.min_area, min_side=recipe.min_side))
+
+
+def limits(data, recipe) -> None:
+    """Say what a recipe's limits leave out, and which of them would help."""
+    from fairseg_lite.data.objects import too_small
+
+    if left := too_small(data, min_area=recipe.min_area, min_side=recipe.min_side):
+        print(left)
+    sides = [max(p.height, p.width) for one in getattr(data, "sets", [data]) for p in getattr(one, "pictures", [])]
+    if large := sum(side > (recipe.max_side or LARGE) for side in sides):
+        reduced = f"are reduced to --set max_side={recipe.max_side}, as `propose` does"
+        slow = (
+            f"have more than {LARGE} px a side: --set max_side=1024 trains many times faster, and `propose` reduces them so, too"
+        )
+        print(f"{large:,} of {len(sides):,} pictures {reduced if recipe.max_side else slow}")
 
 
 def add_run(jobs: argparse._SubParsersAction, kind: str, *job: Any, settings: str, valid: str = "patch IoU"):
@@ -107,6 +150,7 @@ def add_run(jobs: argparse._SubParsersAction, kind: str, *job: Any, settings: st
     p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder for checkpoints and log")
     p.add_argument("--resume", action="store_true", help="go on with the run in OUT")
     p.add_argument("--valid", metavar="DATA", help=f"measure {valid} on this data at the end")
+    p.add_argument("--dry-run", action="store_true", help=f"say what it would take, from {PROBE} steps that nothing is kept of")
     add_numbers(p, kind, "shapes; resumed: its own", settings)
     return p
 
@@ -122,19 +166,27 @@ def add_numbers(p: argparse.ArgumentParser, kind: str, recipe: str, settings: st
     add(p, "--skip-faults", "--crowds-are-objects", "--device")
 
 
-def recipe_of(a: argparse.Namespace, kind: str, stored: dict, model: str | None = None) -> Any:
+def recipe_of(a: argparse.Namespace, kind: str, stored: dict, begin=None) -> Any:
     """The recipe that the command line means: the one it names, or that of the run to resume, and its changes.
 
     Args:
         kind: of `RECIPES`.
         stored: header of the run to resume, or nothing.
-        model: a network instead of the recipe's.
+        begin: the network of --from, if there is one: the recipe trains its kind, and goes on with one for photographs by "few".
     Raises:
         InputError: an unknown network, field or option, or a value out of range.
     """
     from fairseg_lite.models.checkpoints import MODELS
+    from fairseg_lite.training.shards import rank_and_world
 
-    recipe = _read(stored["recipe"], kind) if stored else RECIPES[kind][a.recipe or "shapes"]
+    model, usual = None, "shapes"
+    if begin is not None:
+        model = kind + begin.record.model[begin.record.model.index("_") :]
+        usual = "few" if begin.record.model == model and model.endswith("lite0") else usual
+    a.recipe = a.recipe or (None if stored else usual)
+    recipe = _read(stored["recipe"], kind) if stored else RECIPES[kind][a.recipe]
+    if not stored and (world := rank_and_world()[1]) > 1:
+        recipe = replace(recipe, fit=replace(recipe.fit, shards=world))
     if a.steps:
         warmup = recipe.fit.warmup if stored else min(recipe.fit.warmup, a.steps // 10)
         recipe = replace(recipe, fit=replace(recipe.fit, steps=a.steps, warmup=warmup))
@@ -163,6 +215,12 @@ def stored_run(a: argparse.Namespace, kind: str) -> dict:
     Raises:
         InputError: a run of another kind or version, or words that would have had to be said when it began.
     """
+    from fairseg_lite.training.shards import first_of
+
+    return first_of(lambda: _stored_run(a, kind))
+
+
+def _stored_run(a: argparse.Namespace, kind: str) -> dict:
     header = Path(a.out) / "state.json"
     if not a.resume or not header.exists():
         return {}
@@ -184,8 +242,7 @@ def stored_run(a: argparse.Namespace, kind: str) -> dict:
 
 def beginnings(a: argparse.Namespace, stored: dict) -> dict:
     """What a run's record remembers of the words that it began with."""
-    now = {word: getattr(a, word) or default for word, default in BEGINNINGS.items() if hasattr(a, word)}
-    return stored.get("about", now)
+    return stored.get("about", {word: getattr(a, word) for word in BEGINNINGS if hasattr(a, word)})
 
 
 def _read(content: dict, kind: str) -> Any:
@@ -195,9 +252,9 @@ def _read(content: dict, kind: str) -> Any:
     return type(some)(**{**whole, "fit": type(some.fit)(**fit)})
 
 
-def data_of(a: argparse.Namespace) -> tuple:
+def data_of(a: argparse.Namespace, **rules: Any) -> tuple:
     """(training data, validation data or None, output folder), all of them there."""
-    rules = {"on_fault": "skip" if a.skip_faults else "raise", "crowds_are_objects": a.crowds_are_objects}
+    rules |= {"on_fault": "skip" if a.skip_faults else "raise", "crowds_are_objects": a.crowds_are_objects}
     sets = [open_dataset(name, held_out=False, **rules) for name in a.data]
     data = sets[0]
     if len(sets) > 1 or a.exhaustive or a.weights:
@@ -206,7 +263,7 @@ def data_of(a: argparse.Namespace) -> tuple:
         kinds = [{"all": "all", "none": ()}.get(e, e.split(",")) for e in a.exhaustive or []]
         data = Mix(sets, weights=a.weights, exhaustive=kinds or None)
     valid = open_dataset(a.valid, held_out=True, **rules) if a.valid else None
-    return data, valid, output_folder(a.out)
+    return data, valid, Path(a.out) if a.dry_run else output_folder(a.out)
 
 
 def told(a: argparse.Namespace, recipe, history) -> None:

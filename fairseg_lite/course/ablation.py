@@ -21,10 +21,10 @@ from tqdm.auto import tqdm
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.results import Boxes
 from fairseg_lite.data.rois import pictures_of
-from fairseg_lite.data.scenes import SceneCache, SceneDataset
+from fairseg_lite.data.scenes import SceneCache, SceneDataset, content_key
 from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.precision import PrecisionReport, evaluate_detections
-from fairseg_lite.geometry.files import whole, write_json
+from fairseg_lite.geometry.files import short_hash, whole, write_json
 from fairseg_lite.inference.detect import detect
 from fairseg_lite.models.checkpoints import load_model
 from fairseg_lite.models.multipathnet import MultiPathNet
@@ -128,7 +128,9 @@ def ablate(
     out = Path(out)
     if seeds < 1 or not rows or len({r.name for r in rows}) < len(rows):
         raise InputError(f"{seeds} seeds and rows {[r.name for r in rows]}; wanted at least one of each, no name twice")
-    _same_settings(out, recipe, about or {})
+    hashes = {"training data": content_key(dataset), "training proposals": _boxes_key(boxes)}
+    hashes |= {"data to measure on": content_key(valid), "proposals to measure on": _boxes_key(valid_boxes)}
+    _same_settings(out, recipe, {**(about or {}), "hash": hashes})
     trained, scenes, truth = SceneCache(dataset), SceneCache(valid), None
     plan = [(row, seed) for seed in range(seeds) for row in rows]  # a table of few seeds is whole first
     for row, seed in tqdm(plan, desc="runs", unit="run", disable=not progress):
@@ -246,11 +248,15 @@ def _same_settings(out: Path, recipe: MultiPathRecipe, about: dict) -> None:
         raise InputError(f"{str(path)!r} cannot be read ({error}); choose another folder") from error
     wanted = _flat(json.loads(json.dumps(settings)))  # tuples become lists, as they come back
     for key in sorted(held.keys() | wanted.keys()):
-        if held.get(key) != wanted.get(key):
+        if held.get(key) != wanted.get(key) and (key in held or not key.startswith("about.hash.")):  # older folders have none
             raise InputError(
                 f"{str(out)!r} holds runs with {key} = {held.get(key)!r}, now it is {wanted.get(key)!r}: they cannot stand in "
                 "one table; choose another folder, or the settings of before"
             )
+
+
+def _boxes_key(boxes: Mapping[int, Boxes]) -> str:
+    return short_hash(*(part for key in sorted(boxes) for part in (key, *(x.cpu().numpy().tobytes() for x in boxes[key]))))
 
 
 def _flat(content: object, name: str = "") -> dict:

@@ -1,10 +1,12 @@
-"""What every lesson shares: set-up, scale, source display, timing, and checks for exercises.
+"""What every lesson shares: set-up, scale, source display, timing; and, from their own files, checks and predictions.
 
 Scale: `FAIRSEG_SCALE=smoke` (CI: short training, claims asserted on the shipped checkpoint) or `lesson` (the default, what the
 stored outputs show).
 """
 
+import base64
 import inspect
+import io
 import os
 import platform
 import timeit
@@ -14,14 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
-from fairseg_lite.errors import check_choice
+from fairseg_lite.course.checks import check, hint, solution
+from fairseg_lite.course.predictions import predict, tally
+from fairseg_lite.errors import InputError, check_choice
+from fairseg_lite.training.devices import best_device, synchronize
+
+__all__ = ["Here", "check", "hint", "predict", "setup", "show", "show_source", "solution", "tally", "timed"]
 
 SCALES = ("smoke", "lesson")
-
-
-class Wrong(Exception):
-    """An exercise's answer is wrong; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,37 @@ def setup(seed: int = 0) -> Here:
     np.random.seed(seed)  # noqa: NPY002  (cells of a lesson may use the global generator)
     torch.manual_seed(seed)
     plots.style()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads on the CPU"
+    device = best_device()
+    where = {"cpu": f"{torch.get_num_threads()} threads on the CPU", "mps": "an Apple GPU"}.get(device.type)
+    where = where or torch.cuda.get_device_name()
     print(f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}, {where}, scale: {scale}")
     return Here(scale, device)
+
+
+def show(figure: Figure, *, alt: str) -> None:
+    """Show a figure, with words for those who do not see it.
+
+    Charts are PNG at twice the resolution of the page; what holds pictures is JPEG, many times smaller.
+
+    Args:
+        figure: as the functions of `plots` return it.
+        alt: what it shows, in a sentence.
+    Raises:
+        InputError: alt says nothing.
+    """
+    from IPython.display import display
+    from PIL import Image
+
+    if len(alt.split()) < 4:
+        raise InputError(f"alt is {alt!r}; wanted a sentence on what the figure shows")
+    pictures, file = any(axis.images for axis in figure.axes), io.BytesIO()
+    figure.savefig(file, format="png", dpi=figure.dpi * (1 if pictures else 2))
+    image, kind, data = Image.open(file).convert("RGB"), "jpeg" if pictures else "png", io.BytesIO()
+    options: dict = {"quality": 80, "progressive": True} if pictures else {}
+    (image if pictures else image.quantize(64)).save(data, kind, optimize=True, **options)
+    about = {"alt": alt} if pictures else {"alt": alt, "width": image.width // 2, "height": image.height // 2}
+    mime = f"image/{kind}"
+    display({mime: base64.b64encode(data.getvalue()).decode(), "text/plain": alt}, metadata={mime: about}, raw=True)
 
 
 class _Source(str):
@@ -96,73 +127,17 @@ def timed(**functions: Callable[[], Any]) -> dict[str, float]:
 
     Args:
         functions: name=function without arguments; each runs at least three times or half a second; once if that takes 20 s.
+            The time ends when the device that lessons compute on has done what was asked of it.
     Returns:
         Seconds by name.
     """
     seconds: dict[str, float] = {}
     for name, function in functions.items():
-        first = timeit.timeit(function, number=1)
+        timer = timeit.Timer("work(); wait(device)", globals={"work": function, "wait": synchronize, "device": best_device()})
+        first = timer.timeit(number=1)
         more = 0 if first > 20 else min(max(2, int(0.5 / first)), 99)
-        seconds[name] = min([first, *timeit.repeat(function, number=1, repeat=more)])
+        seconds[name] = min([first, *timer.repeat(number=1, repeat=more)])
     first = next(iter(seconds.values()))
     for name, value in seconds.items():
         print(f"{name:>16}: {value * 1000:10.3f} ms   {first / value:8.1f}x")
     return seconds
-
-
-def equal(answer: Any, wanted: Any, when: str, *, tolerance: float = 1e-6) -> None:
-    """Inside an exercise's check: the answer must equal what is wanted, up to a tolerance.
-
-    Raises:
-        Wrong: with the case, the answer and what was wanted.
-        NotImplementedError: the answer is None or Ellipsis: nothing was written yet.
-    """
-    if answer is None or answer is Ellipsis:
-        raise NotImplementedError
-    a, w = np.asarray(answer), np.asarray(wanted)
-    if a.shape != w.shape:
-        raise Wrong(f"for {when} the shape is {a.shape}, wanted {w.shape}")
-    same = np.array_equal(a, w) if w.dtype.kind in "bUO" else np.allclose(a.astype(float), w.astype(float), atol=tolerance)
-    if not same:
-        raise Wrong(f"for {when} the answer is {_short(answer)}, wanted {_short(wanted)}")
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def check(test: Callable[[Any], None], answer: Any) -> str:
-    """Try an answer to an exercise; never stops the notebook.
-
-    Args:
-        test: calls the answer and raises `Wrong` (or uses `equal`).
-        answer: what the reader wrote, a function or a value.
-    Returns:
-        What is also printed: "not written yet", "wrong, because ..." or "correct".
-    Example:
-        >>> verdict = check(lambda f: equal(f(2), 4, "x = 2"), lambda x: x + 1)
-        wrong, because for x = 2 the answer is 3, wanted 4
-    """
-    try:
-        if answer is None or answer is Ellipsis:
-            raise NotImplementedError
-        test(answer)
-        verdict = "correct"
-    except NotImplementedError:
-        verdict = "not written yet"
-    except Wrong as reason:
-        verdict = f"wrong, because {reason}"
-    except Exception as error:  # the reader's own mistake: name it, and go on
-        verdict = f"wrong, because it stops with {type(error).__name__}: {error}"
-    print(verdict)
-    return _Verdict(verdict)
-
-
-class _Verdict(str):
-    """Printed already; a notebook need not show it again."""
-
-    __slots__ = ()
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        return

@@ -1,7 +1,8 @@
 """Any COCO-format data set as scenes, its check, and any scenes as a COCO-format folder.
 
-What is accepted: the layouts of `layouts`; polygons, RLE and crowds; categories as the file names them; pictures of every Pillow
-format. A missing or wrong box or area is measured from the mask. What is mended or a fault stands in `coco_json` and `pictures`.
+What is accepted: the layouts of `layouts`; polygons, RLE, boxes without a mask, and crowds; categories as the file names them;
+pictures of every Pillow format. A missing or wrong box or area is measured from the mask. What is mended or a fault stands in
+`coco_json` and `pictures`.
 """
 
 import json
@@ -9,6 +10,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +19,15 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from fairseg_lite.data.coco_json import Fault, Picture, read_coco
+from fairseg_lite.data.coco_json import read_coco
+from fairseg_lite.data.entries import Fault, Picture
 from fairseg_lite.data.layouts import locate
-from fairseg_lite.data.pictures import exif_turn, load_image
-from fairseg_lite.data.scenes import InstanceTable, Scene, SceneDataset
-from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.files import whole
-from fairseg_lite.geometry.masks import polygons_to_mask, rle_decode, rle_encode
+from fairseg_lite.data.pictures import exif_turn, load_image, reduced
+from fairseg_lite.data.scenes import InstanceTable, Masks, Scene, SceneDataset
+from fairseg_lite.data.segmentations import fitted
+from fairseg_lite.errors import InputError, check_range
+from fairseg_lite.geometry.files import short_hash, whole
+from fairseg_lite.geometry.masks import rle_encode
 
 SMALL, LARGE = 32**2, 96**2  # COCO's size classes, in pixels of mask
 
@@ -37,6 +41,8 @@ class CocoDataset:
             one line for each kind of fault goes to stderr. Damage in the middle of a picture shows only when it is
             decoded: then the scene is grey and its masks are empty, and a line says so. "collect" is "skip" in silence.
         crowds_are_objects: take every crowd for an object: some tools write "iscrowd" 1 for all that is no polygon.
+        may_be_absent: where there is no picture at all, read the annotations alone, by the sizes in the file.
+        max_side: reduce larger pictures, their masks and boxes to this longest side, in pixels; None: none.
     Raises:
         InputError: as `locate` and `read_coco`; with "raise", the first fault; with "skip", no picture is left.
         Getting a scene with "raise": its picture is damaged.
@@ -54,19 +60,28 @@ class CocoDataset:
         *,
         on_fault: str = "raise",
         crowds_are_objects: bool = False,
+        may_be_absent: bool = False,
+        max_side: int | None = None,
     ):
+        check_range("max_side", max_side, 32, None)
+        self.max_side = max_side
         if on_fault not in ("raise", "skip", "collect"):
             raise InputError(f"on_fault is {on_fault!r}; choose 'raise', 'skip' or 'collect'")
         folder, self.path = locate(source, images)
-        content = read_coco(folder, self.path, crowds_are_objects=crowds_are_objects)
+        content = read_coco(folder, self.path, crowds_are_objects=crowds_are_objects, may_be_absent=may_be_absent)
         self.categories, self.category_ids, self.pictures = content.categories, content.category_ids, content.pictures
-        self.same_category, self.mended = content.same_category, content.mended.lines()
+        self.same_category, self.mended, self.absent = content.same_category, content.mended.lines(), content.absent
         self._grey: set[int] = set()  # ids of pictures that could not be decoded
         self.faults, self.measured, self.on_fault = content.faults, content.measured, on_fault
         if len(self.instances) and self.instances.crowd.all():
             self.mended.append(
                 f'all {len(self.instances)} annotations have "iscrowd" 1: nothing can be learnt from crowds; if they are '
                 "objects, --crowds-are-objects (crowds_are_objects=True) takes them as such"
+            )
+        if boxes := int((~self.instances.masked).sum()):
+            self.mended.append(
+                f"{boxes:,} of {len(self.instances):,} annotations have a box and no mask: that is enough for names (train "
+                "multipathnet) and AP of boxes; DeepMask and SharpMask learn, and masks are judged, on the others"
             )
         if self.faults and on_fault == "raise":
             rest = f" ({len(self.faults) - 1} more faults)" if len(self.faults) > 1 else ""
@@ -85,18 +100,20 @@ class CocoDataset:
     def __getitem__(self, index: int) -> Scene:
         p = self.pictures[index]
         a = p.annotations
-        masks = np.zeros((len(a), p.height, p.width), bool)
+        h, w = reduced(p.height, p.width, self.max_side)
         try:
-            image = load_image(p.path, (p.height, p.width))
+            image = load_image(p.path, (p.height, p.width), max_side=self.max_side)
         except InputError as error:
             self._undecodable(p, error)
-            image = np.full((p.height, p.width, 3), 128, np.uint8)
+            image, given = np.full((h, w, 3), 128, np.uint8), None
+            rles = [rle_encode(np.zeros((h, w), bool))] * len(a)
         else:
-            for mask, one in zip(masks, a, strict=True):
-                shape = one.segmentation
-                mask[:] = rle_decode(shape) if isinstance(shape, dict) else polygons_to_mask(shape, p.height, p.width)
+            scale = np.array([w / p.width, h / p.height] * 2, np.float32)
+            given = np.array([[np.nan] * 4 if o.segmentation else o.box * scale for o in a], np.float32).reshape(-1, 4)
+            rles = [fitted(o.segmentation, (p.height, p.width), (h, w)) for o in a]
+        masks = Masks(rles, h, w)
         labels, ids = (np.array(x, np.int64) for x in ([o.label for o in a], [o.id for o in a]))
-        return Scene(image, masks, labels, np.array([o.crowd for o in a], bool), p.id, p.file_name, ids)
+        return Scene(image, masks, labels, np.array([o.crowd for o in a], bool), p.id, p.file_name, ids, given)
 
     def _undecodable(self, picture: Picture, error: ValueError) -> None:
         fault = Fault("picture damaged", picture.file_name, None, str(error))
@@ -113,18 +130,26 @@ class CocoDataset:
         """Of every picture, in order."""
         return [p.id for p in self.pictures]
 
+    def picture_key(self, index: int) -> str:
+        """Hash of a picture's file and of the size that it is annotated for."""
+        p = self.pictures[index]
+        return short_hash(p.path.read_bytes(), p.height, p.width)
+
     @cached_property
     def instances(self) -> InstanceTable:
-        """Boxes and areas as written in the file, or measured."""
+        """Boxes and areas as written in the file, or measured; of reduced pictures in their pixels."""
         counts = [len(p.annotations) for p in self.pictures]
         rows = [a for p in self.pictures for a in p.annotations]
+        sizes = [(*reduced(p.height, p.width, self.max_side), p.height, p.width) for p in self.pictures]
+        scale = np.array([(w / whole_w, h / whole_h) for h, w, whole_h, whole_w in sizes]).reshape(-1, 2).repeat(counts, 0)
         return InstanceTable(
             image=np.repeat(np.arange(len(counts)), counts).astype(np.int64),
             instance=np.concatenate([np.zeros(0, np.int64), *map(np.arange, counts)]).astype(np.int64),
-            box=np.array([a.box for a in rows], np.float32).reshape(-1, 4),
-            area=np.array([a.area for a in rows], np.float64),
+            box=np.array([a.box for a in rows], np.float32).reshape(-1, 4) * np.tile(scale, 2).astype(np.float32),
+            area=np.array([a.area for a in rows], np.float64) * scale.prod(1),
             label=np.array([a.label for a in rows], np.int64),
             crowd=np.array([a.crowd for a in rows], bool),
+            masked=np.array([bool(a.segmentation) for a in rows], bool),
         )
 
 
@@ -143,6 +168,7 @@ class CheckReport:
 
     name: str
     images: int
+    absent: bool  # none of them is there
     empty_images: int  # without an annotation
     instances: int  # without crowds
     crowds: int
@@ -156,7 +182,8 @@ class CheckReport:
         categories = ", ".join(f"{name} {n:,}" for name, n in self.per_category.items())
         lines = [
             self.name,
-            f"  pictures    {self.images:8,}   of which {self.empty_images:,} without an annotation",
+            f"  pictures    {self.images:8,}   of which {self.empty_images:,} without an annotation"
+            + ", and none is there: the annotations alone are checked" * self.absent,
             f"  instances   {self.instances:8,}   and {self.crowds:,} crowds",
             "  sizes      " + ", ".join(f"{n:,} {name}" for name, n in self.sizes.items()),
             textwrap.fill(f"  categories {categories or 'none'}", 100, subsequent_indent=" " * 13),
@@ -174,18 +201,21 @@ def check(
 ) -> CheckReport:
     """Decode every picture of a COCO-format data set, and judge every mask by its runs and corners.
 
+    Of a JSON file with no picture beside it, the annotations alone are judged, by the sizes that it gives.
+
     Args: as `CocoDataset`; progress shows a bar when it takes more than 2 s.
     Returns: CheckReport with every fault.
     Raises: InputError, when there is nothing to check: no folder, no JSON, no list of pictures.
     """
-    dataset = CocoDataset(source, images, on_fault="collect", crowds_are_objects=crowds_are_objects)
+    alone = images is None and Path(source).is_file()
+    dataset = CocoDataset(source, images, on_fault="collect", crowds_are_objects=crowds_are_objects, may_be_absent=alone)
     turns: Counter = Counter()
-    for p in tqdm(dataset.pictures, unit="picture", disable=not progress, delay=2):
-        try:
-            load_image(p.path, (p.height, p.width))
-            turns[exif_turn(p.path, (p.height, p.width))] += 1
-        except InputError as error:
-            dataset.faults.append(Fault("picture damaged", p.file_name, None, str(error)))
+    pictures = [] if dataset.absent else dataset.pictures
+    with ThreadPoolExecutor(4) as pool:  # large pictures at once take memory
+        for found in tqdm(pool.map(_decoded, pictures), total=len(pictures), unit="picture", disable=not progress, delay=2):
+            turns[found] += 1
+            if isinstance(found, Fault):
+                dataset.faults.append(found)
     if turned := turns["stored"] + turns["upright"]:
         dataset.mended.append(
             f"{turned} pictures carry an EXIF rotation: {turns['stored']} are annotated as stored, {turns['upright']} upright; "
@@ -197,6 +227,7 @@ def check(
     counts = np.bincount(label, minlength=len(dataset.categories))
     return CheckReport(
         name=str(dataset.path),
+        absent=dataset.absent,
         images=len(dataset),
         empty_images=len(dataset) - len(np.unique(table.image)),
         instances=len(area),
@@ -209,11 +240,21 @@ def check(
     )
 
 
+def _decoded(p: Picture) -> str | Fault:
+    """What EXIF does to it, or why it cannot be decoded."""
+    try:
+        load_image(p.path, (p.height, p.width))
+        return exif_turn(p.path, (p.height, p.width))
+    except InputError as error:
+        return Fault("picture damaged", p.file_name, None, str(error))
+
+
 def to_coco(dataset: SceneDataset, progress: bool = False) -> dict:
     """A data set's annotations as a COCO 'instances' dict, masks as compressed RLE.
 
     Args: dataset; progress shows a bar when it takes more than 2 s.
-    Returns: dict with info, images, annotations (ids as in the scenes) and categories, ready for `json.dump`.
+    Returns: dict with info, images, annotations (ids as in the scenes; "segmentation" is [] where there is a box alone, and
+        "area" the box's) and categories, ready for `json.dump`.
 
     Source: COCO's data format. Lesson: 01.
     """
@@ -246,12 +287,12 @@ def _collect(dataset: SceneDataset, name: Callable[[Scene], str], progress: bool
         scene = dataset[i]
         h, w = scene.image.shape[:2]
         images.append({"id": scene.image_id, "file_name": name(scene), "height": h, "width": w})
-        rows = zip(scene.annotation_ids, scene.labels, scene.crowd, scene.boxes, scene.areas, strict=True)
-        for (key, label, crowd, (x1, y1, x2, y2), area), rle in zip(rows, rle_encode(scene.masks), strict=True):
+        rows = zip(scene.annotation_ids, scene.labels, scene.crowd, scene.boxes, scene.areas, scene.masked, strict=True)
+        for (key, label, crowd, (x1, y1, x2, y2), area, masked), rle in zip(rows, scene.rles, strict=True):
             annotations.append({
                 "id": int(key), "image_id": scene.image_id, "category_id": dataset.category_ids[label],
                 "iscrowd": int(crowd), "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
-                "area": int(area), "segmentation": rle,
+                "area": int(area) if masked else float((x2 - x1) * (y2 - y1)), "segmentation": rle if masked else [],
             })  # fmt: skip
     categories = [{"id": k, "name": n} for k, n in zip(dataset.category_ids, dataset.categories, strict=True)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}

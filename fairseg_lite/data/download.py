@@ -219,7 +219,7 @@ def download_coco(
         keep = set(annotated[:subset])
         content["images"] = [i for i in content["images"] if i["id"] in keep]
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] in keep]
-    if odd := [i["file_name"] for i in content["images"] if Path(i["file_name"]).name != i["file_name"]]:
+    if odd := [n for i in content["images"] if Path(n := i["file_name"]).name != n or n in ("", "..") or {"\0", "\\"} & set(n)]:
         raise InputError(f"annotations of {split} name a picture {odd[0]!r}; a plain file name is wanted")
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)

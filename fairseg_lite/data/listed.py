@@ -53,9 +53,17 @@ def listed_pictures(source: str | Path, *, besides: str | Path | None = None) ->
     images, path = locate(source if not alone else folder)
     content = Content(images, path)
     inside = not folder.is_dir() or images.resolve().is_relative_to(folder.resolve())
-    found = list_pictures(source if alone or not inside else images, besides=besides)
     known = {os.path.realpath(p.path): p for p in content.pictures}
-    fresh, listed, unknown = max(content.by_id, default=0), [], []
+    try:
+        found = list_pictures(source if alone or not inside else images, besides=besides)
+    except InputError:
+        if alone or not known:
+            raise
+        found = []  # they lie elsewhere
+    if not alone:
+        there = set(map(os.path.realpath, found))
+        found += [p.path for real, p in known.items() if inside and real not in there]
+    fresh, listed, unknown = content.fresh, [], []
     for p in found:
         real = os.path.realpath(p)
         name = _name(p, images)
@@ -76,5 +84,5 @@ def listed_pictures(source: str | Path, *, besides: str | Path | None = None) ->
 
 
 def _name(path: Path, root: Path) -> str:
-    below = path.resolve().is_relative_to(root.resolve())
-    return (path.resolve().relative_to(root.resolve()) if below else Path(path.name)).as_posix()
+    below = Path(os.path.relpath(path.resolve(), root.resolve()))
+    return "/".join(part for part in below.parts if part != "..")

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fairseg_lite.data.scenes import InstanceTable, Scene, SceneDataset
+from fairseg_lite.data.scenes import InstanceTable, Scene, SceneDataset, picture_key
 from fairseg_lite.errors import InputError
 
 
@@ -85,6 +85,10 @@ class Mix:
         scene = self.sets[i][int(index - self.starts[i])]
         return replace(scene, labels=self.labels[i][scene.labels], image_id=int(index) + 1)
 
+    def picture_key(self, index: int) -> str:
+        """As in its own set."""
+        return picture_key(self.sets[i := self.set_of(index)], int(index - self.starts[i]))
+
     @property
     def image_ids(self) -> list[int]:
         """Of every picture, in order."""
@@ -96,7 +100,7 @@ class Mix:
         tables = [s.instances for s in self.sets]
         image = [t.image + start for t, start in zip(tables, self.starts, strict=False)]
         label = [own[t.label] for t, own in zip(tables, self.labels, strict=True)]
-        rest = {f: np.concatenate([getattr(t, f) for t in tables]) for f in ("instance", "box", "area", "crowd")}
+        rest = {f: np.concatenate([getattr(t, f) for t in tables]) for f in ("instance", "box", "area", "crowd", "masked")}
         return InstanceTable(image=np.concatenate(image), label=np.concatenate(label), **rest)
 
 

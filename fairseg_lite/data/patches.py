@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from fairseg_lite.data.mix import Mix
-from fairseg_lite.data.scenes import InstanceTable, Scene, SceneDataset, cached
+from fairseg_lite.data.objects import rows_by_image, usable_rows
+from fairseg_lite.data.scenes import Scene, SceneDataset, cached, share
 from fairseg_lite.data.windows import (
     FAR,
     JITTER,
@@ -33,7 +34,7 @@ from fairseg_lite.data.windows import (
     turned,
 )
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise
+from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise, sent
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,12 @@ class PatchBatch:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> "PatchBatch":
-        return PatchBatch(*(x.to(device) for x in vars(self).values()))
+        return PatchBatch(*(sent(x, device) for x in vars(self).values()))
 
 
 class PatchSampler:
-    """Batches of patches from any dataset of scenes.
+    """Batches of patches from any dataset of scenes. Attributes: rules, what a `Recipe` calls these choices.
 
-    Attributes:
-        rules: what a `Recipe` calls these choices; another sampler has its own name.
     Args:
         dataset: scenes; wrapped in a `SceneCache` of `cache` bytes, unless it is one. Of a `Mix` a set is drawn first, by its
             weight, then a category and an instance in it; where a set annotates not every object, negatives lie near those.
@@ -70,12 +69,13 @@ class PatchSampler:
         tries: windows drawn for a negative before another picture is taken; after as many pictures it is an error.
         colour: shake brightness, contrast and saturation of each patch by up to this share; the papers do not.
         turn: turn each patch by up to so many degrees; the papers do not.
+        paste: share of patches with another object off their centre, and of positives on another ground (Ghiasi et al. 2021).
         hard: share of negatives drawn near an object, just beyond the limit in place or scale; the rest anywhere.
         cache: bytes of decoded pictures to keep.
         pixels: how the network wants its pictures.
     Raises:
         InputError: nothing can be drawn, with the count of instances each limit excluded; or an unknown option.
-    Source: DeepMask section 3.3; balance and limits: official `DataSampler.lua`. Lesson: 01.
+    Source: DeepMask, Implementation Details; balance and limits: official `DataSampler.lua`. Lesson: 01.
     """
 
     rules = "paper"
@@ -97,6 +97,7 @@ class PatchSampler:
         hard: float = 0.5,
         colour: float = 0.0,
         turn: float = 0.0,
+        paste: float = 0.0,
         cache: int = 512 * 2**20,
         pixels: Pixels = IMAGENET,
     ):
@@ -111,7 +112,7 @@ class PatchSampler:
         self.dataset = cached(dataset, cache)
         self.spec, self.positives, self.negatives, self.seed = spec, positives, negatives, seed
         self.balance, self.padding, self.jitter, self.tries, self.hard = balance, padding, jitter, tries, hard
-        self.colour, self.turn, self.pixels = colour, turn, pixels
+        self.colour, self.turn, self.paste, self.pixels = colour, turn, paste, pixels
         self.table = dataset.instances
         self.rows = usable_rows(dataset, min_area=min_area, min_side=min_side)
         self.mix = dataset if isinstance(dataset, Mix) else Mix([dataset])
@@ -120,44 +121,71 @@ class PatchSampler:
         self.by_class = [[rows[of == k] for k in np.unique(of)] for rows, of in zip(own, labels, strict=True)]  # of each set
         if balance == "uniform":
             self.by_class = [[rows] if len(rows) else [] for rows in own]
-        self.by_image = _rows_by_image(self.table, len(dataset))
+        self.by_image = rows_by_image(self.table, len(dataset))
 
-    def batch(self, step: int) -> PatchBatch:
-        """Batch number `step`: positives first."""
-        g = np.random.default_rng((self.seed, step))
-        images, shapes, categories = self._drawn(g, step)
+    def batch(self, step: int, shard: int = 0, shards: int = 1) -> PatchBatch:
+        """Batch number `step`, or one of its equal parts: positives first."""
+        g = np.random.default_rng((self.seed, step, shard, shards) if shards > 1 else (self.seed, step))
+        counts = share("positives", self.positives, shards), share("negatives", self.negatives, shards)
+        images, shapes, categories = self._drawn(g, step, counts)
         if self.colour:
             images = recoloured(images, g.uniform(-self.colour, self.colour, (3, len(images))))
         masks = torch.from_numpy(np.stack(shapes))
         if self.turn:
             images, masks = turned(images, masks, g.uniform(-self.turn, self.turn, len(images)))
-        labels = torch.tensor([1.0] * self.positives + [-1.0] * self.negatives)
-        return PatchBatch(images, masks, labels, torch.tensor(categories))
+        return PatchBatch(images, masks, torch.tensor([1.0] * counts[0] + [-1.0] * counts[1]), torch.tensor(categories))
 
-    def _drawn(self, g: np.random.Generator, step: int) -> tuple[Tensor, Sequence[np.ndarray], Sequence[int]]:
+    def _drawn(self, g: np.random.Generator, step: int, counts: tuple[int, int]) -> tuple[Tensor, Sequence, Sequence]:
         """The patches of a batch: normalised pictures, masks and categories."""
-        patches = [self._positive(g) for _ in range(self.positives)] + [self._negative(g) for _ in range(self.negatives)]
+        patches = [self._positive(g) for _ in range(counts[0])]
+        patches += [(*self._beside(g, *patch), label) for *patch, label in (self._negative(g) for _ in range(counts[1]))]
         images, masks, categories = zip(*patches, strict=True)
         return normalise(np.stack(images), self.pixels), masks, categories
 
-    def _positive(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    def _object(self, g: np.random.Generator) -> tuple[Scene, int]:
+        """An object to show: its scene and its row in the table."""
         for _ in range(self.tries):
             groups = self.by_class[self._set(g)]
             if not groups:
                 continue  # a set without an object: it gives negatives
             rows = groups[g.integers(len(groups))] if len(groups) > 1 or self.balance == "class" else groups[0]
             row = rows[g.integers(len(rows))]
-            scene, instance = self.dataset[int(self.table.image[row])], int(self.table.instance[row])
-            if scene.masks[instance].any():
-                break
-        else:
-            raise InputError(f"no positive patch found in {self.tries} tries: every picture drawn is damaged; check the data")
-        window = canonical(self.table.box[row], self.spec)
+            scene = self.dataset[int(self.table.image[row])]
+            if scene.masks[int(self.table.instance[row])].any():
+                return scene, int(row)
+        raise InputError(f"no positive patch found in {self.tries} tries: every picture drawn is damaged; check the data")
+
+    def _positive(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+        scene, row = self._object(g)
+        window, instance = canonical(self.table.box[row], self.spec), int(self.table.instance[row])
         if self.jitter:
             scale = window.scale * 2 ** g.uniform(-0.25, 0.25)
             dx, dy = g.uniform(-JITTER, JITTER, 2) * self.spec.patch_size / scale
             window = Window(window.x + dx, window.y + dy, scale, bool(g.integers(2)))
-        return (*self._cut(scene, window, instance), int(self.table.label[row]))
+        image, mask = self._cut(scene, window, instance)
+        if self.paste and g.random() < self.paste:
+            image = np.where(self._whole(scene, window, instance), image, self._negative(g)[0])
+        image, mask = self._beside(g, image, mask)
+        return image, mask, int(self.table.label[row])
+
+    def _beside(self, g: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The patch, sometimes with another object pasted off its centre: a negative, too, by its distance."""
+        if not self.paste or g.random() >= self.paste:
+            return image, mask
+        scene, row = self._object(g)
+        home, instance = canonical(self.table.box[row], self.spec), int(self.table.instance[row])
+        scale = home.scale * 2 ** g.uniform(-1, 0.5)
+        away = g.uniform(FAR, 0.5, 2) * g.choice((-1, 1), 2) * self.spec.patch_size / scale
+        window = Window(home.x + away[0], home.y + away[1], scale, bool(g.integers(2)))
+        other, hidden = self._cut(scene, window, instance)
+        if (mask & hidden).sum() > 0.3 * mask.sum():
+            return image, mask  # too little of the patch's own object would be left
+        return np.where(self._whole(scene, window, instance), other, image), mask & ~hidden
+
+    def _whole(self, scene: Scene, window: Window, instance: int) -> np.ndarray:
+        """An object's mask on the patch with its context, one for all colours: (P + context, P + context, 1) bool."""
+        full = self.spec.patch_size + self.spec.context
+        return crop_mask(scene.masks[instance], window, full / window.scale, full)[..., None]
 
     def _negative(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
         for _ in range(self.tries):
@@ -206,34 +234,15 @@ class PatchSampler:
         return image, crop_mask(scene.masks[instance], window, s.patch_size / window.scale, s.target_size)
 
 
-def usable_rows(dataset: SceneDataset, *, min_area: float = 100, min_side: float = 5) -> np.ndarray:
-    """Rows of the instance table that can be positives: no crowd, not tiny.
-
-    Raises:
-        InputError: none is left; says how many each limit excluded.
-    """
-    t = dataset.instances
-    sides = (t.box[:, 2:] - t.box[:, :2]).min(1) if len(t) else np.zeros(0)
-    tiny = ~t.crowd & ((t.area < min_area) | (sides < min_side))
-    rows = np.flatnonzero(~t.crowd & ~tiny)
-    if len(rows) == 0:
-        raise InputError(
-            f"no object to learn from: {len(t)} instances in {len(dataset)} pictures, {int(t.crowd.sum())} are crowds, "
-            f"{int(tiny.sum())} are smaller than {min_area:g} px of area or {min_side:g} px of side; "
-            "add annotated pictures"
-        )
-    return rows
-
-
-def _rows_by_image(table: InstanceTable, count: int) -> list[np.ndarray]:
-    """Of every picture the rows that are not empty."""
-    rows = np.flatnonzero(table.area > 0)
-    rows = rows[np.argsort(table.image[rows], kind="stable")]
-    return np.split(rows, np.searchsorted(table.image[rows], np.arange(1, count)))
-
-
 def evaluation_patches(
-    dataset: SceneDataset, spec: PatchSpec, *, padding: str = "symmetric", batch_size: int = 64, pixels: Pixels = IMAGENET
+    dataset: SceneDataset,
+    spec: PatchSpec,
+    *,
+    padding: str = "symmetric",
+    batch_size: int = 64,
+    pixels: Pixels = IMAGENET,
+    min_area: float = 100,
+    min_side: float = 5,
 ) -> Iterator[PatchBatch]:
     """Canonical positives of every usable instance, once each; masks at the patch's own resolution (P x P).
 
@@ -243,12 +252,13 @@ def evaluation_patches(
         padding: "symmetric" or "mean", as in training.
         batch_size: patches in a batch.
         pixels: how the network wants its pictures.
+        min_area, min_side: px; smaller objects are left out.
     Yields:
         PatchBatch of positives.
     Raises:
         InputError: no usable instance.
     """
-    rows = usable_rows(dataset)
+    rows = usable_rows(dataset, min_area=min_area, min_side=min_side)
     table, full = dataset.instances, spec.patch_size + spec.context
     cache = cached(dataset, 64 * 2**20)
     for start in range(0, len(rows), batch_size):

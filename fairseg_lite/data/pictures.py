@@ -1,46 +1,103 @@
 """Picture files as arrays of 8-bit RGB, whatever they hold: grey, palette, CMYK, alpha, 16 bits, EXIF rotation."""
 
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fairseg_lite.errors import InputError
 
+MAX_MEGAPIXELS = 179  # of a picture, unless the environment variable FAIRSEG_MAX_MEGAPIXELS says another; Pillow's own limit
+FOREIGN = {".heic", ".heif", ".dng", ".jp2", ".avif"}
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # near the end of a file that was not cut
 
 
 class WrongSize(InputError):
     """A good picture, but not of the size that its annotations were made for."""
 
+    kind = "picture of another size"
 
-def load_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+
+class TooLarge(InputError):
+    """Perhaps a good picture, but of more pixels than are read."""
+
+    kind = "picture too large"
+
+
+def load_image(path: str | Path, size: tuple[int, int] | None = None, *, max_side: int | None = None) -> np.ndarray:
     """Decode a picture upright.
 
     Args:
         path: any format that Pillow reads; of an animation the first frame.
         size: (height, width) that annotations claim. Where the stored pixels have this size, the annotator ignored EXIF
             rotation, and so do we; else, and without a size, it is applied.
+        max_side: reduce a larger picture to this longest side (`reduced`), in pixels.
     Returns:
         (H, W, 3) uint8 RGB. Transparent pixels are laid on white; of 16 bits the upper 8 of those in use are kept.
     Raises:
-        InputError: no such file, not a picture, cut or damaged, floating-point pixels, or of another size than claimed.
+        InputError: no such file, not a picture, cut or damaged, floating-point pixels, 16-bit colours most of whose bits are not
+        in use; TooLarge; or WrongSize, another size than claimed.
 
     Source: COCO's pictures are taken as stored; rotation is our choice. Lesson: 01.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
+            deep = any(";16" in str(tile[-1]) for tile in getattr(image, "tile", []))  # of which Pillow keeps the upper 8
+            stored = None
+            if max_side and image.format == "JPEG":  # decodes a half, a quarter or an eighth at once
+                stored = image.height, image.width
+                image.draft(None, reduced(*stored, max_side)[::-1])
             image.load()  # first: a PNG may carry its EXIF behind the pixels
-            stored = image.height, image.width
-            turn = _orientation(image) > 1 and size != stored
-            pixels = _rgb(ImageOps.exif_transpose(image) if turn else image)
-    except FileNotFoundError:
-        raise InputError(f"picture {str(path)!r}: no such file") from None
+            stored = stored or (image.height, image.width)
+            turn = _orientation(image) if size != stored else 1
+            pixels = _rgb(ImageOps.exif_transpose(image) if turn > 1 else image)
+            found = stored[::-1] if turn >= 5 else stored
+        if deep and pixels.max() < 32:
+            raise InputError("its colours have 16 bits of which less than 14 are used: it would be black; save it with 8 bits")
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        raise InputError(f"picture {str(path)!r} cannot be decoded: {str(error) or type(error).__name__}") from error
-    if size is not None and pixels.shape[:2] != tuple(size):
-        raise _wrong_size(path, pixels.shape[:2], size)
+        raise _why(path, error) from error
+    if size is not None and found != tuple(size):
+        raise _wrong_size(path, found, size)
+    if pixels.shape[:2] != (wanted := reduced(*found, max_side)):
+        pixels = np.asarray(Image.fromarray(pixels).resize(wanted[::-1], Image.Resampling.BOX))
     return pixels
+
+
+def reduced(height: int, width: int, max_side: int | None) -> tuple[int, int]:
+    """The size of a picture whose longer side gets at most so many pixels; as it is without a limit.
+
+    Example:
+        >>> reduced(3000, 4000, 1024), reduced(30, 40, 1024)
+        ((768, 1024), (30, 40))
+    """
+    scale = min(1.0, (max_side or math.inf) / max(height, width))
+    return max(round(scale * height), 1), max(round(scale * width), 1)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """As `Image.open`, with our limit of pixels instead of Pillow's."""
+    said = os.environ.get("FAIRSEG_MAX_MEGAPIXELS", MAX_MEGAPIXELS)
+    try:
+        limit = float(said)
+    except ValueError:
+        raise TooLarge(f"FAIRSEG_MAX_MEGAPIXELS is {said!r}; wanted a number of megapixels") from None
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        image = Image.open(path)
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+    with image:
+        if (million := image.height * image.width / 1e6) > limit:
+            raise TooLarge(
+                f"picture {str(path)!r} has {million:.3g} megapixels, and at most {limit:g} are opened; cut it into tiles or "
+                "reduce it, and its annotations with it, or set the environment variable FAIRSEG_MAX_MEGAPIXELS to more"
+            )
+        yield image
 
 
 def probe_image(path: str | Path, size: tuple[int, int] | None = None) -> tuple[int, int]:
@@ -50,14 +107,12 @@ def probe_image(path: str | Path, size: tuple[int, int] | None = None) -> tuple[
     Raises: ValueError, as `load_image`; damage in the middle of a file is not seen.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             stored, upright = (image.height, image.width), _upright_size(image)
             mark = ENDS.get(image.format or "")
         whole = mark is None or mark in _tail(path)
-    except FileNotFoundError:
-        raise InputError(f"picture {str(path)!r}: no such file") from None
     except Exception as error:
-        raise InputError(f"picture {str(path)!r} cannot be decoded: {str(error) or type(error).__name__}") from error
+        raise _why(path, error) from error
     if not whole or size not in (None, stored, upright):  # cut, something follows the picture, or EXIF comes late
         return load_image(path, size).shape[:2]
     return size or upright
@@ -65,10 +120,22 @@ def probe_image(path: str | Path, size: tuple[int, int] | None = None) -> tuple[
 
 def exif_turn(path: str | Path, size: tuple[int, int]) -> str:
     """Whether EXIF turns a picture, and which of the two its annotations mean: "none", "stored" or "upright"."""
-    with Image.open(path) as image:
+    with _opened(path) as image:
         if _orientation(image) == 1:
             return "none"
         return "stored" if (image.height, image.width) == size else "upright"
+
+
+def _why(path: str | Path, error: Exception) -> InputError:
+    """What to tell of a picture that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"picture {str(path)!r}: no such file")
+    if isinstance(error, TooLarge):
+        return error
+    text = str(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError) and Path(path).suffix.lower() in FOREIGN:
+        text = f"no decoder of {Path(path).suffix} comes with Pillow; save it as JPEG or PNG"
+    return InputError(f"picture {str(path)!r} cannot be decoded: {text}")
 
 
 def _wrong_size(path: str | Path, found: tuple[int, int], size: tuple[int, int]) -> WrongSize:

@@ -16,11 +16,11 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from fairseg_lite.data.segmentations import number, whole_number
+from fairseg_lite.data.segmentations import compressed, number, whole_number
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
 from fairseg_lite.geometry.files import whole
-from fairseg_lite.geometry.masks import polygon_points, polygons_to_rle, rle_counts
+from fairseg_lite.geometry.masks import polygon_points, polygons_to_rle
 
 
 class Boxes(NamedTuple):
@@ -51,7 +51,7 @@ def read_results(
     """
     path = Path(path)
     try:
-        rows = json.loads(path.read_text("utf-8-sig"))
+        rows = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"results {str(path)!r} cannot be read as JSON: {why}") from error
@@ -101,9 +101,12 @@ def load_boxes(path: str | Path, images: Iterable[dict] = ()) -> dict[int, Boxes
     return {int(owner[p[0]]): Boxes(boxes[p], score[p]) for p in parts}
 
 
-def save_boxes(path: str | Path, boxes: Mapping[int, Boxes]) -> None:
+def save_boxes(path: str | Path, boxes: Mapping[int, Boxes], made_of: dict | None = None) -> None:
     """Write proposals for `load_boxes`, without masks, to a tenth of a pixel; the file is whole or not there.
 
+    Args:
+        path, boxes: the file; by picture id.
+        made_of: what they were made of, for `made_of` to read.
     Raises:
         InputError: it cannot be written.
     """
@@ -112,8 +115,28 @@ def save_boxes(path: str | Path, boxes: Mapping[int, Boxes]) -> None:
         for key, found in boxes.items()
         for box, score in zip(xyxy_to_xywh(found.boxes).tolist(), found.scores.tolist(), strict=True)
     ]
+    text = json.dumps(rows)
+    if made_of is not None:
+        text = json.dumps({"info": made_of}).removesuffix("}") + f',\n"annotations": {text}}}'
     with whole(path) as part:
-        part.write_text(json.dumps(rows) + "\n", "utf-8")
+        part.write_text(text + "\n", "utf-8")
+
+
+def made_of(path: str | Path) -> dict:
+    """What the first line of a file of `save_boxes` says that its proposals were made of; {} of any other file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_boxes(Path(folder) / "p.json", {}, {"network": "mine"})
+        ...     made_of(Path(folder) / "p.json")
+        {'network': 'mine'}
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return dict(json.loads(file.readline().rstrip().removesuffix(",") + "}")["info"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _understood(row: Any, ids: Mapping[str, int], sizes: Mapping[int, tuple], seen: Counter, *, masks: bool) -> dict:
@@ -170,8 +193,4 @@ def _packed(shape: Any, size: tuple[int, int] | None, seen: Counter) -> dict:
     if isinstance(shape, dict) and "size" not in shape and size is not None:
         seen["RLEs without a size"] += 1
         shape = {**shape, "size": list(size)}
-    rle_counts(shape)
-    if isinstance(shape["counts"], (str, bytes)):
-        return shape
-    rle = coco_mask.frPyObjects({**shape, "size": list(shape["size"])}, *shape["size"])
-    return {"size": list(shape["size"]), "counts": rle["counts"].decode()}
+    return compressed(shape)

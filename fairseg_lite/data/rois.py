@@ -7,8 +7,8 @@
 
 `untied=True` samples as the official code does: there a head is the number of a loading thread, and the threshold belongs
 to a random loader of that thread, so that each mini-batch trains one head with a threshold that has nothing to do with it.
-A batch is a pure function of (seed, step), as in `data/patches.py`.
-Legend: B pictures, N RoIs of a batch, R RoIs of a picture, U heads. Class 0 is background, class k + 1 the data set's label k.
+A batch is a pure function of (seed, step). Legend: B pictures, N RoIs of a batch, R RoIs of a picture, U heads. Class 0 is the
+background, class k + 1 the data set's label k.
 """
 
 from collections import Counter
@@ -21,17 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_area, box_iou
-from tqdm.auto import tqdm
 
+from fairseg_lite.data.mix import Mix
 from fairseg_lite.data.results import Boxes
-from fairseg_lite.data.scenes import Scene, SceneDataset, cached, image_ids
+from fairseg_lite.data.scenes import Scene, SceneDataset, cached, image_ids, share
 from fairseg_lite.data.windows import recoloured
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import InputError, check_range
 from fairseg_lite.geometry.boxes import clip_boxes, encode_boxes, mirrored
-from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise
+from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise, sent
 
 IN_CROWD = 0.7  # share of a RoI's own area
-USUAL_STD = (0.1, 0.1, 0.2, 0.2)  # of box deltas, where the data cannot tell (Fast R-CNN's constants)
+WHY = ("no area", "outside", "in a crowd")  # proposals are left out
 
 
 class Assigned(NamedTuple):
@@ -41,7 +41,7 @@ class Assigned(NamedTuple):
     ious: Tensor  # (R,) float32 with that object; 0 without one
     labels: Tensor  # (R,) int64 label of that object; -1 without one
     truth: Tensor  # (R, 4) float32 box of that object; the RoI's own without one
-    dropped: Counter  # proposals left out: "no area", "outside", "in a crowd"
+    dropped: Counter  # proposals left out, by `WHY`
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,13 @@ class RoiBatch:
     labels: Tensor  # (U, N) int64: 0 background, k + 1 for label k, -1 where this head learns nothing
     targets: Tensor  # (N, 4) float32 dx, dy, dw, dh to the object's box, not normalised; 0 for background of all heads
     ious: Tensor  # (N,) float32
+    known: Tensor  # (N, K + 1) bool: classes that the RoI's picture was searched for, background and its own objects' among them
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device | str) -> "RoiBatch":
-        return RoiBatch(*(x.to(device) for x in vars(self).values()))
+        return RoiBatch(*(sent(x, device) for x in vars(self).values()))
 
 
 def pictures_of(dataset: SceneDataset, boxes: Mapping[int, Boxes]) -> list[int]:
@@ -80,8 +81,8 @@ def pictures_of(dataset: SceneDataset, boxes: Mapping[int, Boxes]) -> list[int]:
     for key, found in boxes.items():
         odd = int((~found.boxes.isfinite()).sum())
         if found.boxes.shape != (len(found.boxes), 4) or odd:
-            shape = tuple(found.boxes.shape)
-            raise InputError(f"proposals of picture {key}: shape {shape}, {odd} numbers not finite; wanted (N, 4), all finite")
+            what = f"shape {tuple(found.boxes.shape)}, {odd} numbers not finite"
+            raise InputError(f"proposals of picture {key}: {what}; wanted (N, 4), all finite")
     return [i for i, key in enumerate(ids) if key in boxes]
 
 
@@ -103,11 +104,10 @@ def assign(scene: Scene, proposals: Tensor) -> Assigned:
     real = box_area(objects) > 0
     crowd = torch.from_numpy(scene.crowd)
     in_crowd = ~no_area & ~outside & (_share_inside(inside, objects[crowd & real]) > IN_CROWD)
-    dropped = {"no area": no_area, "outside": outside, "in a crowd": in_crowd}
     truth = objects[real & ~crowd]
     labels = torch.from_numpy(scene.labels)[real & ~crowd]
     rois = torch.cat([truth, inside[~(no_area | outside | in_crowd)]])
-    counted = Counter({what: int(which.sum()) for what, which in dropped.items() if which.any()})
+    counted = +Counter({why: int(which.sum()) for why, which in zip(WHY, (no_area, outside, in_crowd), strict=True)})
     if len(truth) == 0:
         return Assigned(rois, torch.zeros(len(rois)), torch.full((len(rois),), -1), rois, counted)
     ious, best = box_iou(rois, truth).max(1)
@@ -126,8 +126,8 @@ class RoiSampler:
     """Batches of pictures and RoIs from any data set and any proposals.
 
     Args:
-        dataset: scenes; wrapped in a `SceneCache`, unless it is one.
-        boxes: proposals by picture id, from `load_boxes`; only pictures that are in it are drawn, each once in a round.
+        dataset: scenes; wrapped in a `SceneCache`, unless it is one. Of a `Mix` a set is drawn first, by its weight.
+        boxes: proposals by picture id, from `load_boxes`; only pictures that are in it are drawn, each of a set once in a round.
         thresholds: IoU from which a RoI is its object, for each head, ascending.
         images: pictures in a batch; paper: 4.
         rois: RoIs of each picture at most; paper: 64.
@@ -141,7 +141,7 @@ class RoiSampler:
         untied: the official code's sampling: one random head learns, with a random threshold.
         seed: batches depend on (seed, step) alone.
         pixels: how the network wants its pictures.
-    Attributes: dropped, a Counter of the proposals left out of the pictures that this process has drawn.
+    Attributes: dropped, the proposals left out of the pictures drawn so far, by why; `left_out`, the same for each picture.
     Raises:
         InputError: proposals of other pictures or not finite, no proposals, or an option outside its range.
     Source: MultiPath section 4.1 [papers 3.3]; official `DataSampler.lua`, `BatchProviderROI.lua`. Lesson: 08.
@@ -169,9 +169,8 @@ class RoiSampler:
         thresholds = tuple(float(u) for u in thresholds)
         if not thresholds or list(thresholds) != sorted(set(thresholds)) or not 0 < thresholds[0] <= thresholds[-1] <= 1:
             raise InputError(f"thresholds are {thresholds}; wanted ascending IoUs above 0, at most 1")
-        for what, value in (("images", images), ("rois", rois), ("top", 1 if top is None else top)):
-            if value < 1:
-                raise InputError(f"{what} is {value}; wanted at least 1")
+        for what, value in (("images", images), ("rois", rois), ("top", top)):
+            check_range(what, value, 1, None)
         if not 0 <= fg_fraction <= 1 or not 0 <= background < thresholds[0]:
             raise InputError(
                 f"fg_fraction is {fg_fraction} and background {background}; wanted a share, and an IoU from 0 to below "
@@ -181,48 +180,60 @@ class RoiSampler:
         if not 1 <= low <= high or max_side < max(low, 16):
             raise InputError(f"short_side is {short_side} and max_side {max_side}; wanted 1 <= lo <= hi, lo <= max_side >= 16")
         self.indices = pictures_of(dataset, boxes)
+        below = getattr(dataset, "dataset", dataset)  # of a SceneCache
+        self.mix = below if isinstance(below, Mix) else Mix([dataset])
+        self.parts = np.split(self.indices, np.searchsorted(self.indices, self.mix.starts[1:-1]))  # of each set
+        if empty := [i + 1 for i, part in enumerate(self.parts) if not len(part)]:
+            raise InputError(f"there are no proposals for any picture of data set {empty[0]}; leave it out, or make some")
         self.dataset = cached(dataset)
         self.boxes = {key: found.boxes[:top] for key, found in boxes.items()}
         self.thresholds, self.images, self.rois, self.seed = thresholds, images, rois, seed
         self.fg_fraction, self.background, self.flip, self.untied = fg_fraction, background, flip, untied
         self.short_side, self.max_side, self.colour, self.pixels = short_side, max_side, colour, pixels
-        self.dropped: Counter[str] = Counter()
-        self._seen: set[int] = set()
+        self.left_out = torch.zeros(len(dataset), len(WHY), dtype=torch.int32).share_memory_()  # by processes that draw
 
     def __len__(self) -> int:
         """Pictures that are drawn from."""
         return len(self.indices)
 
-    def batch(self, step: int) -> RoiBatch:
-        """Batch number `step`."""
-        g = np.random.default_rng((self.seed, step))
+    @property
+    def dropped(self) -> Counter[str]:
+        return +Counter(dict(zip(WHY, self.left_out.sum(0).tolist(), strict=True)))
+
+    def batch(self, step: int, shard: int = 0, shards: int = 1) -> RoiBatch:
+        """Batch number `step`, or one of its equal parts."""
+        g = np.random.default_rng((self.seed, step, shard, shards) if shards > 1 else (self.seed, step))
         cut, head = self.thresholds[0], None
         if self.untied:
             cut, head = self.thresholds[g.integers(len(self.thresholds))], int(g.integers(len(self.thresholds)))
-        parts = [self._picture(g, index, cut) for index in self.pictures(step)]
-        images = _padded([image for image, _, _, _ in parts])
-        rois = torch.cat([F.pad(rois, (1, 0), value=float(b)) for b, (_, rois, _, _) in enumerate(parts)])
+        n = share("images", self.images, shards)
+        parts = [self._picture(g, index, cut) for index in self.pictures(step)[shard * n : (shard + 1) * n]]
+        images = _padded([part[0] for part in parts])
+        rois = torch.cat([F.pad(part[1], (1, 0), value=float(b)) for b, part in enumerate(parts)])
         truth = torch.cat([part[2] for part in parts])
         ious, classes = (torch.cat([part[3][k] for part in parts]) for k in (0, 1))
         labels = torch.stack([torch.where(ious >= (cut if self.untied else u), classes, 0) for u in self.thresholds])
         if head is not None:
             labels[torch.arange(len(labels)) != head] = -1
         targets = torch.where((ious >= cut)[:, None], encode_boxes(rois[:, 1:], truth), 0.0)
-        return RoiBatch(images, rois, labels, targets, ious)
+        known = torch.stack([part[4] for part in parts])[rois[:, 0].long()]
+        return RoiBatch(images, rois, labels, targets, ious, known)
 
     def pictures(self, step: int) -> list[int]:
-        """Indices of the scenes of a batch: every picture once, in an order of its own for each round, then again."""
+        """Indices of the scenes of a batch: every picture once, in an order of its own for each round, then again; of a `Mix`
+        one of a set that is drawn by its weight."""
+        if len(self.parts) > 1:
+            g = np.random.default_rng((self.seed, step, 2))
+            return [int(g.choice(self.parts[i])) for i in g.choice(len(self.parts), self.images, p=self.mix.shares)]
         n, places = len(self.indices), range(step * self.images, (step + 1) * self.images)
         orders = {r: np.random.default_rng((self.seed, r, 1)).permutation(n) for r in {i // n for i in places}}
         return [self.indices[orders[i // n][i % n]] for i in places]
 
-    def _picture(self, g: np.random.Generator, index: int, cut: float) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """One picture (3, H, W), RoIs drawn in it (n, 4), their objects' boxes (n, 4), and (IoUs, classes)."""
+    def _picture(self, g: np.random.Generator, index: int, cut: float) -> tuple:
+        """One picture (3, H, W), RoIs drawn in it (n, 4), their objects' boxes (n, 4), (IoUs, classes), known (K + 1,)."""
         scene = self.dataset[index]
         found = assign(scene, self.boxes[scene.image_id])
-        if index not in self._seen:
-            self._seen.add(index)
-            self.dropped += found.dropped
+        self.left_out[index] = torch.tensor([found.dropped[why] for why in WHY])
         at = draw(found.ious.numpy(), g, count=self.rois, fg_fraction=self.fg_fraction, background=self.background, cut=cut)
         rois, truth, image = found.boxes[at], found.truth[at], scene.image
         h, w = image.shape[:2]
@@ -239,7 +250,9 @@ class RoiSampler:
             rois, truth = rois * by, truth * by
         if self.colour:
             pixels = recoloured(pixels[None], g.uniform(-self.colour, self.colour, (3, 1)))[0]
-        return pixels, rois, truth, (found.ious[at], found.labels[at] + 1)
+        known = torch.from_numpy(np.concatenate([[True], self.mix.searched[self.mix.set_of(index)]]))
+        known[scene.labels + 1] = True  # what is annotated in a picture was seen there
+        return pixels, rois, truth, (found.ious[at], found.labels[at] + 1), known
 
 
 def draw(
@@ -268,33 +281,3 @@ def _padded(images: list[Tensor]) -> Tensor:
     h, w = (max(image.shape[k] for image in images) for k in (1, 2))
     same = torch.stack([F.pad(image, (0, w - image.shape[2], 0, h - image.shape[1])) for image in images])
     return same.contiguous(memory_format=torch.channels_last)
-
-
-def delta_statistics(
-    dataset: SceneDataset, boxes: Mapping[int, Boxes], images: int = 1000, *, threshold: float = 0.5, progress: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the box deltas of foreground RoIs, over the first pictures that have proposals.
-
-    Args:
-        dataset, boxes: as for `RoiSampler`.
-        images: pictures to look at.
-        threshold: IoU from which a RoI is foreground.
-        progress: show a bar when it takes more than 2 s.
-    Returns:
-        (4,) and (4,) float32, of dx, dy, dw, dh. Where all deltas are the same, the deviation is Fast R-CNN's constant.
-    Raises:
-        InputError: no object in these pictures, so nothing to learn; or as `RoiSampler`.
-    Source: official `data.lua` (the first 1000 pictures). Lesson: 08.
-    """
-    indices = pictures_of(dataset, boxes)[:images]
-    deltas = [torch.zeros(0, 4)]
-    for index in tqdm(indices, desc="box statistics", unit="picture", disable=not progress, delay=2, leave=False):
-        scene = dataset[index]
-        found = assign(scene, boxes[scene.image_id].boxes)
-        fg = found.ious >= threshold
-        deltas.append(encode_boxes(found.boxes[fg], found.truth[fg]))
-    all_deltas = torch.cat(deltas).double()
-    if len(all_deltas) == 0:
-        raise InputError(f"no object to learn from in the {len(indices)} pictures looked at; use pictures with annotations")
-    mean, std = all_deltas.mean(0).float(), all_deltas.std(0, correction=0).float()
-    return mean, torch.where(std > 1e-3, std, torch.tensor(USUAL_STD))

@@ -1,16 +1,53 @@
 """What every dataset here gives: scenes. A scene is one decoded picture and the masks of its instances."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.masks import mask_to_box
+from fairseg_lite.geometry.boxes import xywh_to_xyxy
+from fairseg_lite.geometry.files import short_hash
+from fairseg_lite.geometry.masks import mask_to_box, rle_decode, rle_encode
+
+
+class Masks:
+    """The N masks of a picture as RLE: each is decoded when it is asked for, so that hundreds take no memory.
+
+    Args: rles, compressed; height, width: of the picture, in pixels.
+    Example:
+        >>> masks = Masks(rle_encode(np.eye(3, dtype=bool)[None].repeat(400, 0)), 3, 3)
+        >>> masks.shape, masks[7].shape, masks[[1, 2]].shape, np.asarray(masks).shape
+        ((400, 3, 3), (3, 3), (2, 3, 3), (400, 3, 3))
+    """
+
+    def __init__(self, rles: list[dict], height: int, width: int):
+        self.rles, self.shape, self.nbytes = rles, (len(rles), height, width), sum(len(r["counts"]) for r in rles)
+
+    def __len__(self) -> int:
+        return len(self.rles)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(rle_decode, self.rles)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        if isinstance(index, int | np.integer):
+            return rle_decode(self.rles[index])
+        chosen = [rle_decode(self.rles[i]) for i in np.arange(len(self))[index]]
+        return np.array(chosen, bool).reshape(-1, *self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or bool, copy=False)
+
+    def __getattr__(self, name: str) -> Any:  # any, sum, ...: of all of them, as an array has it
+        if name.startswith("_") or name == "rles":
+            raise AttributeError(name)
+        return getattr(self[:], name)
 
 
 @dataclass(frozen=True)
@@ -18,22 +55,40 @@ class Scene:
     """One picture. N instances, H x W pixels; every row belongs to one instance."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
-    masks: np.ndarray  # (N, H, W) bool, visible pixels
+    masks: np.ndarray | Masks  # (N, H, W) bool, visible pixels
     labels: np.ndarray  # (N,) int64, index into the dataset's categories
     crowd: np.ndarray  # (N,) bool, a group annotated as one
     image_id: int
     file_name: str
     annotation_ids: np.ndarray  # (N,) int64
+    given: np.ndarray | None = None  # (N, 4) float32 xyxy of instances with a box and no mask (an empty one); NaN for others
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        """(N, 4) float32 xyxy, smallest around each mask; (0, 0, 0, 0) for an empty one."""
-        return mask_to_box(torch.from_numpy(self.masks)).numpy()
+        """(N, 4) float32 xyxy, smallest around each mask, or as given; (0, 0, 0, 0) for an empty one."""
+        if isinstance(self.masks, Masks):
+            found = coco_mask.toBbox(self.masks.rles) if len(self.masks) else np.zeros((0, 4))
+            around = xywh_to_xyxy(torch.from_numpy(found)).float().numpy()
+        else:
+            around = mask_to_box(torch.from_numpy(self.masks)).numpy()
+        return around if self.given is None else np.where(np.isnan(self.given), around, self.given)
+
+    @property
+    def masked(self) -> np.ndarray:
+        """(N,) bool, whether an instance has a mask: False where a box alone is given."""
+        return np.ones(len(self.labels), bool) if self.given is None else np.isnan(self.given).all(1)
 
     @cached_property
     def areas(self) -> np.ndarray:
         """(N,) int64, pixels of each mask."""
+        if isinstance(self.masks, Masks):
+            return np.array([coco_mask.area(r) for r in self.masks.rles], np.int64)  # of a list it fails at 256
         return self.masks.sum((1, 2))
+
+    @property
+    def rles(self) -> list[dict]:
+        """Of each mask, compressed."""
+        return self.masks.rles if isinstance(self.masks, Masks) else rle_encode(self.masks)
 
 
 @dataclass(frozen=True)
@@ -43,9 +98,10 @@ class InstanceTable:
     image: np.ndarray  # (R,) int64 index into the dataset
     instance: np.ndarray  # (R,) int64 row of the scene's masks
     box: np.ndarray  # (R, 4) float32 xyxy
-    area: np.ndarray  # (R,) float64 pixels
+    area: np.ndarray  # (R,) float64 pixels of the mask; of the box where there is no mask
     label: np.ndarray  # (R,) int64
     crowd: np.ndarray  # (R,) bool
+    masked: np.ndarray  # (R,) bool, False: a box and no mask
 
     def __len__(self) -> int:
         return len(self.image)
@@ -78,6 +134,7 @@ def tabulate(scenes: Sequence[Scene]) -> InstanceTable:
         area=np.concatenate([none, *(s.areas for s in scenes)]).astype(np.float64),
         label=np.concatenate([none, *(s.labels for s in scenes)]),
         crowd=np.concatenate([none.astype(bool), *(s.crowd for s in scenes)]),
+        masked=np.concatenate([none.astype(bool), *(s.masked for s in scenes)]),
     )
 
 
@@ -98,6 +155,30 @@ def image_ids(dataset: SceneDataset) -> list[int]:
     if hasattr(dataset, "image_ids"):
         return list(dataset.image_ids)
     return [dataset[i].image_id for i in range(len(dataset))]
+
+
+def picture_key(dataset: SceneDataset, index: int) -> str:
+    """A short text that is another where a picture is: a hash of its file and size, or of its pixels.
+
+    Example:
+        >>> from fairseg_lite.data.shapes import ShapesDataset
+        >>> data = ShapesDataset(9)
+        >>> picture_key(Subset(data, [4]), 0) == picture_key(data.cached(), 4) != picture_key(data, 5)
+        True
+    """
+    inner, at = dataset, index
+    while isinstance(inner, SceneCache | Subset):
+        inner, at = inner.dataset, (inner.indices[at] if isinstance(inner, Subset) else at)
+    if hasattr(inner, "picture_key"):
+        return inner.picture_key(at)
+    return short_hash(dataset[index].image.tobytes())
+
+
+def content_key(dataset: SceneDataset) -> str:
+    """A short text that is another where pictures or annotations are: of all ids, categories, boxes, areas and labels."""
+    table = dataset.instances
+    columns = (getattr(table, f).tobytes() for f in ("image", "box", "area", "label", "crowd"))
+    return short_hash(dataset.categories, dataset.category_ids, image_ids(dataset), *columns)
 
 
 def described(dataset: SceneDataset) -> str:
@@ -132,12 +213,17 @@ class SceneCache:
         if index in self._scenes:
             self._scenes.move_to_end(index)
             scene, packed = self._scenes[index]
+            if isinstance(scene.masks, Masks):
+                return scene
             h, w = scene.image.shape[:2]
             masks = np.unpackbits(packed, axis=-1, count=w).view(bool).reshape(-1, h, w)
             return replace(scene, masks=masks)
         scene = self.dataset[index]
-        packed = np.packbits(scene.masks, axis=-1)
-        self._scenes[index] = (replace(scene, masks=scene.masks[:0]), packed)
+        if isinstance(scene.masks, Masks):
+            self._scenes[index] = (scene, scene.masks)
+        else:
+            self._scenes[index] = (replace(scene, masks=scene.masks[:0]), np.packbits(scene.masks, axis=-1))
+        packed = self._scenes[index][1]
         self.size += scene.image.nbytes + packed.nbytes
         while self.size > self.limit:
             _, (old, old_packed) = self._scenes.popitem(last=False)
@@ -148,6 +234,20 @@ class SceneCache:
 def cached(dataset: SceneDataset, limit: int = 512 * 2**20) -> SceneCache:
     """The dataset behind a `SceneCache` of so many bytes; one that is a cache stays as it is, so that nothing is kept twice."""
     return dataset if isinstance(dataset, SceneCache) else SceneCache(dataset, limit=limit)
+
+
+def share(what: str, count: int, shards: int) -> int:
+    """How many of a batch's things are in each of its equal parts.
+
+    Raises:
+        InputError: they do not go into so many.
+    Example:
+        >>> share("positives", 48, 4)
+        12
+    """
+    if count % shards:
+        raise InputError(f"{what} is {count} and shards {shards}, equal parts of a batch; {what} must be a multiple of it")
+    return count // shards
 
 
 class Subset:
@@ -174,5 +274,5 @@ class Subset:
         table = self.dataset.instances
         rows = [np.flatnonzero(table.image == i) for i in self.indices]
         at = np.concatenate([np.zeros(0, np.int64), *rows]).astype(np.int64)
-        columns = {f: getattr(table, f)[at] for f in ("instance", "box", "area", "label", "crowd")}
+        columns = {f: getattr(table, f)[at] for f in ("instance", "box", "area", "label", "crowd", "masked")}
         return InstanceTable(image=np.repeat(np.arange(len(rows)), [len(r) for r in rows]).astype(np.int64), **columns)

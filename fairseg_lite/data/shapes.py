@@ -96,6 +96,10 @@ class ShapesDataset:
         """Of every scene, in order."""
         return range(1, self.length + 1)
 
+    def picture_key(self, index: int) -> str:
+        """What a scene depends on."""
+        return f"shapes {self.seed} {index} {self.height} {self.width}"
+
     @cached_property
     def instances(self) -> InstanceTable:
         """Needs every scene once; several seconds a thousand."""

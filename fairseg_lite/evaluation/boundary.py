@@ -201,7 +201,7 @@ def boundary_report(
     for predicted, truth in patch_masks(model, dataset, **options):
         iou = (predicted & truth).sum((1, 2)) / (predicted | truth).sum((1, 2))
         parts = trimap_iou(predicted, truth, widths=widths), *boundary_f(predicted, truth, tolerance=tolerance), iou
-        rows.append(torch.cat([p.reshape(len(p), -1) for p in parts], 1).double().cpu())
+        rows.append(torch.cat([p.reshape(len(p), -1) for p in parts], 1).cpu().double())
     values = torch.cat(rows)
     measured = values[~values[:, 0].isnan()]
     if not len(measured):

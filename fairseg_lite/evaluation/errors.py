@@ -22,12 +22,11 @@ import numpy as np
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.scenes import SceneDataset
 from fairseg_lite.errors import InputError
-from fairseg_lite.evaluation.judge import overlaps, results_of, truth_of
+from fairseg_lite.evaluation.judge import MAX_DETS, overlaps, results_of, truth_of
 from fairseg_lite.evaluation.precision import CocoResults, average_precision, categories_of, rows_of
 
 KINDS = ("localisation", "confusion", "duplicate", "background", "missed")
 NEAR = 0.1  # IoU below which a detection has nothing to do with an object
-LIMIT = 100  # detections of a category in a picture, as for AP
 
 
 class Verdict(NamedTuple):
@@ -67,11 +66,12 @@ def analyse_errors(
     what: str = "bbox",
     *,
     threshold: float = 0.5,
+    max_dets: int = MAX_DETS,
 ) -> ErrorReport:
     """Sort the mistakes of a detector by kind.
 
     Args:
-        dataset, detections, what: as for `evaluate_detections`.
+        dataset, detections, what, max_dets: as for `evaluate_detections`.
         threshold: IoU from which on an object is found, above .1.
     Returns: ErrorReport; its AP is that of `evaluate_detections` at the same threshold.
     Raises: InputError, a threshold outside (.1, 1], or as `evaluate_detections`.
@@ -90,7 +90,7 @@ def analyse_errors(
     _, objects, pictures = _prepared(dataset, detections, what)
     verdicts: list[Verdict] = []
     for image, truths, rows in pictures:
-        verdicts += _verdicts(truths, rows, overlaps(rows, truths, image, what), threshold)
+        verdicts += _verdicts(truths, rows, overlaps(rows, truths, image, what), threshold, max_dets)
     verdicts.sort(key=lambda v: -v.score)
     category_of = {o["id"]: o["category_id"] for o in objects if not o["iscrowd"]}
     totals = Counter(category_of.values())
@@ -173,7 +173,7 @@ def confusion_matrix(
 def _prepared(dataset, detections, what: str) -> tuple[dict[int, str], list[dict], list[tuple]]:
     """Names by category id, objects; and picture by picture its entry, objects, and results with the best first."""
     truth = dataset if isinstance(dataset, dict) else to_coco(dataset)
-    images, objects = truth_of(truth, by_category=True)
+    images, objects = truth_of(truth, what, by_category=True)
     names = categories_of(truth)
     found = results_of(images, rows_of(detections, list(names)), what, categories=names)
     pictures: dict[int, tuple[dict, list, list]] = {i: (image, [], []) for i, image in images.items()}
@@ -190,7 +190,7 @@ def _best(iou: np.ndarray, able: np.ndarray, threshold: float) -> int | None:
     return int(fit[iou[fit] == iou[fit].max()][-1]) if len(fit) else None
 
 
-def _verdicts(truths: list[dict], rows: list[dict], iou: np.ndarray, threshold: float) -> list[Verdict]:
+def _verdicts(truths: list[dict], rows: list[dict], iou: np.ndarray, threshold: float, max_dets: int) -> list[Verdict]:
     """What each detection of a picture is; rows with the best first, iou (rows, truths)."""
     category = np.array([t["category_id"] for t in truths])
     crowd = np.array([t["iscrowd"] for t in truths], bool)
@@ -198,7 +198,7 @@ def _verdicts(truths: list[dict], rows: list[dict], iou: np.ndarray, threshold: 
     seen: Counter[int] = Counter()
     for r, row in enumerate(rows):
         seen[row["category_id"]] += 1
-        if seen[row["category_id"]] > LIMIT:
+        if seen[row["category_id"]] > max_dets:
             continue
         own = category == row["category_id"]
         tests = (

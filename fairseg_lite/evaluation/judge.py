@@ -6,6 +6,7 @@ Average recall and average precision both stand on it. Recall is class-agnostic:
 import contextlib
 import io
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -19,16 +20,18 @@ from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.geometry.masks import rle_counts
 
 KEYS = {"segm": "segmentation", "bbox": "bbox"}
+MAX_DETS = 100  # detections of a category in a picture that count for AP (COCO)
 KEPT = ("image_id", "segmentation", "bbox", "area")  # of an annotation, and asked for
 
 
-def truth_of(truth: dict, *, by_category: bool = False) -> tuple[dict[int, dict], list[dict]]:
+def truth_of(truth: dict, iou_type: str, *, by_category: bool = False) -> tuple[dict[int, dict], list[dict]]:
     """Pictures by id, and annotations as the judge needs them: ids from 1, for it reads 0 as "not matched".
 
-    What has no pixel is left out: nothing could find it. Crowds stay, as regions that do not count.
+    What has no pixel is left out: nothing could find it. Crowds stay, as regions that do not count; where masks are compared,
+    so does an object that has a box alone: a mask on it is neither right nor wrong.
 
     Args:
-        truth: COCO dict as from `to_coco`.
+        truth: COCO dict as from `to_coco`; iou_type: "segm" or "bbox", what will be compared.
         by_category: keep the categories; else all become 1.
     Returns: ({image id: entry}, annotations).
     Raises: InputError, no object to find, a picture twice, or something the dict lacks.
@@ -54,14 +57,27 @@ def truth_of(truth: dict, *, by_category: bool = False) -> tuple[dict[int, dict]
             raise InputError(f"{where} has category_id {category!r}, which is not among {sorted(known)}")
         if a["area"] > 0:
             same = {"id": len(objects) + 1, "category_id": category, "iscrowd": int(a.get("iscrowd", 0))}
+            if iou_type == "segm" and not a["segmentation"]:
+                image = images[a["image_id"]]
+                same |= {
+                    "iscrowd": 1,
+                    "segmentation": coco_mask.frPyObjects(np.array([a["bbox"]], float), image["height"], image["width"])[0],
+                }
             objects.append({k: a[k] for k in KEPT} | same)
     crowds = sum(o["iscrowd"] for o in objects)
     if crowds == len(objects):
+        boxes = sum(iou_type == "segm" and not a["segmentation"] for a in truth["annotations"])
         raise InputError(
-            f"no object to find in {len(images)} pictures with {len(truth['annotations'])} annotations "
-            f"({crowds} crowds, the rest without a pixel); recall and precision have no meaning"
+            f"no object to find in {len(images)} pictures with {len(truth['annotations'])} annotations ({crowds - boxes} crowds, "
+            f"{boxes} with a box and no mask, the rest without a pixel); recall and precision have no meaning"
         )
     return images, objects
+
+
+def most_objects(truth: dict) -> int:
+    """Of one category in one picture of a COCO dict, crowds aside."""
+    counted = Counter((a["image_id"], a["category_id"]) for a in truth["annotations"] if not a["iscrowd"])
+    return max(counted.values(), default=0)
 
 
 def results_of(

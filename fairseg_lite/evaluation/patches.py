@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,8 @@ def patch_masks(
     padding: str | None = None,
     limit: int | None = None,
     progress: bool = True,
+    min_area: float = 100,
+    min_side: float = 5,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Predicted and true masks at the patch's full resolution P, batch by batch, of every usable instance.
 
@@ -37,7 +40,7 @@ def patch_masks(
         model, dataset: in evaluation mode; held-out scenes.
         padding: of patches beyond the picture, "symmetric" or "mean"; None takes the trained.
         limit: at most so many instances (for a quick look; a measure of all is the honest one).
-        progress: show a bar.
+        progress: show a bar. min_area, min_side: px; smaller objects are left out.
     Yields: (B, P, P) bool predicted (a probability above one half) and (B, P, P) bool true, on the model's device.
     Raises: InputError, no usable instance, or a limit below 1.
     Example:
@@ -53,7 +56,8 @@ def patch_masks(
         raise InputError(f"limit is {limit}; measure at least 1 instance, or None for all")
     device, spec, count = next(model.parameters()).device, patch_spec(model), 0
     size = spec.patch_size, spec.patch_size
-    batches = evaluation_patches(dataset, spec, padding=padding or model.record.padding, pixels=model.record.pixels)
+    options: dict[str, Any] = {"padding": padding or model.record.padding, "pixels": model.record.pixels}
+    batches = evaluation_patches(dataset, spec, min_area=min_area, min_side=min_side, **options)
     for batch in tqdm(batches, disable=not progress, desc="patches", unit="batch", delay=2):
         batch = batch.to(device)
         masks = F.interpolate(model(batch.images).masks[:, None], size, mode="bilinear", align_corners=False)[:, 0] > 0
@@ -93,6 +97,8 @@ def patch_report(
     dataset: SceneDataset,
     *,
     limit: int | None = None,
+    min_area: float = 100,
+    min_side: float = 5,
     progress: bool = True,
 ) -> PatchReport:
     """Mask IoU at the patch's full resolution, on centred unjittered patches of every usable instance.
@@ -100,14 +106,15 @@ def patch_report(
     Args: as in `patch_masks`; padding is the trained. Raises: InputError, no usable instance. Lesson: 03.
     """
     device, ious = next(model.parameters()).device, []
-    for masks, truth in patch_masks(model, dataset, limit=limit, progress=progress):
+    least: Any = {"min_area": min_area, "min_side": min_side}
+    for masks, truth in patch_masks(model, dataset, limit=limit, progress=progress, **least):
         inter = (masks & truth).sum((1, 2)).float()
         ious += (inter / (masks | truth).sum((1, 2)).clamp(min=1)).tolist()
     value = torch.tensor(ious)
     right = []
     sampler = PatchSampler(
         dataset, patch_spec(model), positives=32, negatives=32, seed=1, jitter=False, balance="uniform",
-        padding=model.record.padding, pixels=model.record.pixels,
+        padding=model.record.padding, pixels=model.record.pixels, **least,
     )  # fmt: skip
     for step in range(max(1, min(16, len(ious) // 32))):
         batch = sampler.batch(step).to(device)

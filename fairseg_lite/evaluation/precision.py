@@ -16,8 +16,8 @@ import numpy as np
 
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.scenes import SceneDataset
-from fairseg_lite.errors import InputError
-from fairseg_lite.evaluation.judge import judged, results_of, shown, truth_of
+from fairseg_lite.errors import InputError, check_range
+from fairseg_lite.evaluation.judge import MAX_DETS, judged, results_of, shown, truth_of
 
 RECALLS = np.linspace(0, 1, 101)
 
@@ -44,8 +44,8 @@ class PrecisionReport:
     per_category: dict[str, float | None]  # name -> AP
     per_category_50: dict[str, float | None]  # name -> AP50
     category_instances: dict[str, int]  # name -> objects to find
-    ar: dict[int, float]  # 1, 10, 100 detections per picture -> average recall, mean over categories
-    ar_by_area: dict[str, float | None]  # of 100 detections
+    ar: dict[int, float]  # 1, 10, max_dets detections per picture -> average recall, mean over categories
+    ar_by_area: dict[str, float | None]  # of the most detections
 
     def __str__(self) -> str:
         sizes = f"{' / '.join(self.by_area)} {' / '.join(map(shown, self.by_area.values()))}"
@@ -96,9 +96,10 @@ def evaluate_detections(
     detections: Mapping[int, CocoResults] | Sequence[dict],
     what: str = "segm",
     *,
+    max_dets: int = MAX_DETS,
     progress: bool = False,
 ) -> PrecisionReport:
-    """AP as COCO defines it, over every picture of the data set, at most 100 detections of a category in a picture.
+    """AP as COCO defines it, over every picture of the data set, at most `max_dets` detections of a category in a picture.
 
     Small objects have a mask up to 32^2 px, large ones from 96^2 px. A detection on a crowd is neither right nor wrong.
 
@@ -107,6 +108,7 @@ def evaluate_detections(
         detections: by picture id; or COCO result dicts in any order: image_id, category_id, score, and segmentation (RLE)
             or bbox (xywh in pixels), whichever is compared. Nothing in them is changed.
         what, progress: "segm" compares masks, "bbox" boxes; show a bar when it takes more than 2 s.
+        max_dets: detections of a category in a picture that count, the best; COCO: 100.
     Returns: PrecisionReport; without a detection all is 0.
     Raises:
         InputError: no object to find, a picture twice, or a result that cannot be judged: of an unknown picture or category,
@@ -119,11 +121,14 @@ def evaluate_detections(
 
     Source: COCO `cocoeval.py`; all tables of the third paper. Lesson: 08.
     """
+    check_range("max_dets", max_dets, 1, None)
     truth = dataset if isinstance(dataset, dict) else to_coco(dataset, progress=progress)
-    images, objects = truth_of(truth, by_category=True)
+    images, objects = truth_of(truth, what, by_category=True)
     names = categories_of(truth)
     found = results_of(images, rows_of(detections, list(names)), what, categories=names)
-    judge = judged(images, objects, found, what, limits=(1, 10, 100), categories=list(names), progress=progress)
+    judge = judged(
+        images, objects, found, what, limits=sorted({1, min(10, max_dets), max_dets}), categories=list(names), progress=progress
+    )
     p = judge.params
     with contextlib.redirect_stdout(io.StringIO()):  # it prints
         judge.accumulate()

@@ -72,14 +72,14 @@ def average_recall(
         >>> report.ar
         {10: 1.0, 100: 1.0, 1000: 1.0}
 
-    Source: COCO `cocoeval.py` with useCats = 0; DeepMask section 5, SharpMask section 4. Lesson: 05.
+    Source: COCO `cocoeval.py` with useCats = 0; DeepMask, Experimental Results, SharpMask section 4. Lesson: 05.
     """
     wrong = [k for k in limits if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1]
     if wrong or not len(limits):
         raise InputError(f"limits are {limits!r}; wanted numbers of proposals of at least 1, such as (10, 100)")
     limits = sorted({int(k) for k in limits})
     truth = dataset if isinstance(dataset, dict) else to_coco(dataset, progress=progress)
-    images, objects = truth_of(truth)
+    images, objects = truth_of(truth, iou_type)
     judge = judged(images, objects, results_of(images, results, iou_type), iou_type, limits=limits, progress=progress)
     p = judge.params
 

@@ -94,9 +94,8 @@ def foveal_boxes(boxes: Tensor, factors: Sequence[float] = FOVEAL, *, clip: tupl
     _check(boxes)
     if not all(f > 0 for f in factors):
         raise InputError(f"factors are {tuple(factors)}; each must be above 0")
-    grow = (torch.tensor(factors, dtype=boxes.dtype, device=boxes.device) - 1)[:, None, None] / 2  # (F, 1, 1)
     sides = boxes[..., 2:] - boxes[..., :2]  # (N, 2)
-    regions = boxes + grow * torch.cat([-sides, sides], -1)
+    regions = torch.stack([boxes + (f - 1) / 2 * torch.cat([-sides, sides], -1) for f in factors])
     return regions if clip is None else clip_boxes(regions, *clip)
 
 

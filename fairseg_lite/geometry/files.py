@@ -1,6 +1,7 @@
-"""Files that are whole or not there. The standard library alone, so that every room may use it at no cost."""
+"""Files that are whole or not there, and hashes. The standard library alone, so that every room may use it at no cost."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -36,7 +37,53 @@ def whole(path: str | Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def held(folder: str | Path | None) -> Iterator[None]:
+    """Nobody else's folder meanwhile; what a process that was killed left half-written there goes. None holds nothing.
+
+    Raises: InputError, another process holds it, or it cannot be written. On Windows and some network disks nobody is refused.
+    """
+    if folder is None:
+        yield
+        return
+    path = Path(folder) / ".held"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w", encoding="utf-8")  # noqa: SIM115  (it is locked as long as it is open)
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for part in path.parent.glob(".*.part*"):
+            part.unlink()
+    except BlockingIOError as error:
+        raise InputError(f"another process is training in {str(folder)!r}; let it end, or choose another folder") from error
+    except OSError as error:
+        raise InputError(f"cannot write in {str(folder)!r}: {error.strerror}; choose another folder") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        file.close()
+
+
 def write_json(path: str | Path, content: object, *, indent: int | None = None) -> None:
     """Write JSON in a `whole` file."""
     with whole(path) as part:
         part.write_text(json.dumps(content, indent=indent) + "\n", "utf-8")
+
+
+def short_hash(*parts: object) -> str:
+    """16 letters that are others where one of the parts is another: bytes as they are, anything else as text.
+
+    Example:
+        >>> short_hash(b"pixels", 480, 640) != short_hash(b"pixels", 640, 480)
+        True
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        raw = part if isinstance(part, bytes) else str(part).encode()
+        digest.update(raw)
+        digest.update(b"%d" % len(raw))  # so that no part runs into the next
+    return digest.hexdigest()

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from fairseg_lite.errors import InputError
+from fairseg_lite.geometry.pixels import sent
 
 CHUNK, PASTE = 2**24, 2**20  # numbers that a step of mask_iou and of paste_masks holds at once
 
@@ -49,17 +51,26 @@ def rle_encode(mask: np.ndarray | Tensor) -> Any:
 
     Source: COCO `rleEncode`, `rleToString`. Lesson: 01.
     """
-    mask = mask.cpu().numpy() if isinstance(mask, Tensor) else mask
-    if mask.dtype != bool or mask.ndim not in (2, 3):
+    if mask.dtype not in (bool, torch.bool) or mask.ndim not in (2, 3):
         raise InputError(f"mask is {mask.dtype} of shape {mask.shape}; wanted bool, (H, W) or (N, H, W)")
     stack = mask[None] if mask.ndim == 2 else mask
-    n, h, w = stack.shape
-    if stack.size:
-        codes = coco_mask.encode(np.asfortranarray(stack.transpose(1, 2, 0)).view(np.uint8))
-    else:
-        codes = [{"counts": b"0"} for _ in range(n)]  # no pixels: one run of no zeros
-    rles = [{"size": [h, w], "counts": c["counts"].decode()} for c in codes]
+    rles = rle_of_columns(torch.from_numpy(stack.transpose(0, 2, 1).copy()) if isinstance(stack, np.ndarray) else stack.mT)
     return rles[0] if mask.ndim == 2 else rles
+
+
+def rle_of_columns(masks: Tensor) -> list[dict]:
+    """As `rle_encode`, of masks (N, W, H) bool whose rows are a picture's columns; from a device come the ends of runs alone."""
+    n, w, h = masks.shape
+    if not masks.numel():
+        codes = [{"counts": b"0"} for _ in range(n)]  # no pixels: one run of no zeros
+    elif masks.is_cpu:
+        codes = coco_mask.encode(masks.contiguous().numpy().view(np.uint8).transpose(2, 1, 0))
+    else:
+        flat = F.pad(masks.flatten(1), (1, 0))  # begins with a zero
+        mask, at = (flat[:, 1:] != flat[:, :-1]).nonzero().cpu().numpy().T
+        ends = np.split(at, np.searchsorted(mask, np.arange(1, n)))
+        codes = coco_mask.frPyObjects([{"size": [h, w], "counts": np.diff(e, prepend=0, append=w * h)} for e in ends], h, w)
+    return [{"size": [h, w], "counts": c["counts"].decode()} for c in codes]
 
 
 def rle_counts(rle: dict) -> np.ndarray:
@@ -213,7 +224,8 @@ def mask_iou(a: Tensor, b: Tensor) -> Tensor:
     if a.shape[1:] != b.shape[1:]:
         raise InputError(f"masks of {tuple(a.shape[1:])} and {tuple(b.shape[1:])} px cannot overlap; paste them first")
     a, b = a.flatten(1), b.flatten(1)
-    area_a, area_b, common = (a.new_zeros(s, dtype=torch.float64) for s in (len(a), len(b), (len(a), len(b))))
+    exact = torch.float32 if a.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+    area_a, area_b, common = (a.new_zeros(s, dtype=exact) for s in (len(a), len(b), (len(a), len(b))))
     step = max(1, CHUNK // max(1, len(a) + len(b)))  # below 2^24 pixels at once float32 counts exactly
     for start in range(0, a.shape[1], step):
         x, y = a[:, start : start + step].float(), b[:, start : start + step].float()
@@ -243,12 +255,15 @@ def paste_masks(logits: Tensor, boxes: Tensor, height: int, width: int, threshol
     n = len(logits)
     if logits.ndim != 3 or boxes.shape != (n, 4):
         raise InputError(f"logits {tuple(logits.shape)} and boxes {tuple(boxes.shape)}; wanted (N, M, M) and (N, 4)")
-    out = torch.zeros(n, height, width, dtype=torch.bool, device=logits.device)
-    logits, boxes = logits.float() - threshold, boxes.float()
+    logits, boxes = logits.float() - threshold, sent(boxes.float(), logits.device)
     edges = (boxes - 0.5).ceil()  # of the pixels whose centres are in the window
+    if not logits.is_cpu:  # all pixels of every mask at once: six times the work, and nothing to wait for
+        cols, rows = (_everywhere(boxes[:, i::2], edges[:, i::2], (width, height)[i], logits.shape[2 - i]) for i in (0, 1))
+        return rows @ logits @ cols.mT > 0
+    out = torch.zeros(n, height, width, dtype=torch.bool)
     first = edges[:, :2].clamp(min=0)
     size = torch.minimum(edges[:, 2:], edges.new_tensor([width, height])) - first
-    spans = torch.cat([first, size], 1).long().tolist()  # the one wait for the GPU
+    spans = torch.cat([first, size], 1).long().tolist()
     order = sorted((i for i in range(n) if min(spans[i][2:]) > 0), key=lambda i: -spans[i][2] * spans[i][3])
     while order:  # windows of about the same size together, each on a canvas of their own
         count = max(1, PASTE // (spans[order[0]][2] * spans[order[0]][3]))
@@ -268,6 +283,13 @@ def _weights(start: Tensor, stop: Tensor, first: Tensor, length: int, cells: int
     at = (torch.arange(length, device=start.device) + (first + 0.5 - start)[:, None]) * scale[:, None] - 0.5
     distance = at.clamp_(0, cells - 1)[..., None] - torch.arange(cells, device=start.device)
     return distance.abs_().neg_().add_(1).clamp_(min=0)
+
+
+def _everywhere(window: Tensor, edges: Tensor, length: int, cells: int) -> Tensor:
+    """(N, length, cells): `_weights` at every pixel of a picture, zero beyond the edges (N, 2) of a window (N, 2)."""
+    weights = _weights(window[:, 0], window[:, 1], torch.zeros_like(window[:, 0]), length, cells)
+    pixel = torch.arange(length, device=window.device)
+    return weights * ((pixel >= edges[:, :1]) & (pixel < edges[:, 1:]))[..., None]
 
 
 def _check_masks(masks: Tensor, what: str = "masks") -> None:

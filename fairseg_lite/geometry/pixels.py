@@ -1,6 +1,7 @@
 """Pixels as numbers: how a network wants its pictures; and mirrored borders, exactly as the official code makes them."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -57,8 +58,23 @@ def normalise(images: np.ndarray | Tensor, pixels: Pixels = IMAGENET) -> Tensor:
     if x.dtype != torch.uint8 or x.ndim < 3 or x.shape[-1] != 3:
         raise InputError(f"picture is {x.dtype} {tuple(x.shape)}; wanted uint8 (..., H, W, 3), RGB")
     x = x.flip(-1) if pixels.order == "BGR" else x
-    mean, std = torch.tensor(pixels.mean, device=x.device), torch.tensor(pixels.std, device=x.device)
-    return x.float().mul_(pixels.white / (255 * std)).sub_(mean / std).movedim(-1, -3)
+    factor, shift, _ = on_device(pixels, x.device)
+    return x.float().mul_(factor).sub_(shift).movedim(-1, -3)
+
+
+@cache
+@torch.inference_mode(False)
+def on_device(pixels: Pixels, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """(3,) each, once for a device: factors and shifts that make a network's numbers of 0 .. 255, and its middle grey."""
+    mean, std = torch.tensor(pixels.mean), torch.tensor(pixels.std)
+    numbers = torch.stack([pixels.white / (255 * std), mean / std, (pixels.white / 2 - mean) / std]).to(device)
+    return numbers[0], numbers[1], numbers[2]
+
+
+def sent(x: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor of the CPU on a device; the host waits for no copy to a CUDA device."""
+    cuda = torch.device(device).type == "cuda"
+    return x.pin_memory().to(device, non_blocking=True) if x.is_cpu and cuda else x.to(device)
 
 
 def symmetric_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:

@@ -29,8 +29,8 @@ from torchvision.ops import nms as box_nms
 
 from fairseg_lite.errors import InputError, check_range
 from fairseg_lite.geometry.boxes import xywh_to_xyxy
-from fairseg_lite.geometry.masks import paste_masks
-from fairseg_lite.geometry.pixels import IMAGENET, Pixels
+from fairseg_lite.geometry.masks import paste_masks, rle_of_columns
+from fairseg_lite.geometry.pixels import IMAGENET, Pixels, on_device, sent
 from fairseg_lite.inference.found import Proposals
 from fairseg_lite.models.deepmask import DeepMask, DenseFeatures
 from fairseg_lite.models.network import Timer
@@ -112,8 +112,7 @@ def on_canvas(image: Tensor, patch_size: int, pixels: Pixels = IMAGENET) -> Tens
     """
     half = patch_size // 2
     right, bottom = (half + -n % STRIDE for n in (image.shape[-1] + patch_size, image.shape[-2] + patch_size))
-    mean, std = image.new_tensor(pixels.mean), image.new_tensor(pixels.std)
-    grey = ((pixels.white / 2 - mean) / std)[:, None, None]
+    grey = on_device(pixels, image.device)[2][:, None, None]
     return (F.pad(image - grey, (half, right, half, bottom)) + grey)[None]
 
 
@@ -126,7 +125,7 @@ def pyramid(model: DeepMask | SharpMask, image: Tensor, scales: Sequence[float],
         scales: pixels of a level per pixel of the picture, for each level returned. timer: as in `DeepMask.dense`.
     Raises:
         InputError: no scale, or one that is not above 0.
-    Source: DeepMask section 4; official `InferDeepMask.lua`. Lesson: 04.
+    Source: DeepMask, Full Scene Inference; official `InferDeepMask.lua`. Lesson: 04.
     """
     if not scales or not min(scales) > 0:
         raise InputError(f"scales are {list(scales)}; wanted at least one, all above 0")
@@ -140,7 +139,7 @@ def pyramid(model: DeepMask | SharpMask, image: Tensor, scales: Sequence[float],
     return levels
 
 
-PASTE_BYTES = 2**26  # of full-size masks at once
+PASTE_PIXELS = 2**26, 2**28  # of full-size masks at once, on the CPU and on a device, which needs 6 bytes for each
 MAX_SIDE = 1024
 
 
@@ -176,7 +175,7 @@ def propose(
         Proposals, best score first; windows whose mask is empty are left out.
     Raises:
         InputError: not an RGB picture of uint8, no pixel, or an option outside its range.
-    Source: DeepMask section 4, SharpMask section 5; official `InferDeepMask.lua`. Lesson: 04.
+    Source: DeepMask, Full Scene Inference, SharpMask section 5; official `InferDeepMask.lua`. Lesson: 04.
     """
     height, width = check_picture(image)
     check_range("top_k", top_k, 1, None)
@@ -200,8 +199,7 @@ def propose(
     boxes = boxes / boxes.new_tensor([reduced[1], reduced[0]] * 2)
     with timer("paste"):
         rle, tight = paste_rle(logits, boxes, height, width, cut)
-    scale = torch.tensor(scales)[level.cpu()]
-    found = Proposals(rle, tight, scores.float().sigmoid().cpu(), scale, torch.stack([rows, cols], 1).cpu(), (height, width))
+    found = Proposals(rle, tight, scores.sigmoid(), torch.tensor(scales)[level], torch.stack([rows, cols], 1), (height, width))
     found = found[torch.from_numpy(np.flatnonzero((tight[:, 2] > tight[:, 0]).numpy()))]
     if nms is not None:
         found = found[box_nms(found.boxes, found.scores, nms)]
@@ -213,15 +211,15 @@ def best_windows(levels: Sequence[Level], top_k: int) -> tuple[Tensor, Tensor, T
 
     Args: levels: of one picture. top_k: at most so many.
     Returns:
-        scores (logits), level, row and column of each, (N,), best first.
+        scores (logits), level, row and column of each, (N,), best first; on the CPU.
     """
     flat = torch.cat([level.dense.scores[0].flatten() for level in levels])
-    scores, order = flat.float().topk(min(top_k, len(flat)))
-    sizes = torch.tensor([level.dense.scores[0].numel() for level in levels], device=flat.device)
+    scores, order = (x.cpu() for x in flat.float().topk(min(top_k, len(flat))))
+    sizes = torch.tensor([level.dense.scores[0].numel() for level in levels])
     starts = sizes.cumsum(0) - sizes
     level = torch.searchsorted(sizes.cumsum(0), order, right=True)
     cell = order - starts[level]
-    columns = torch.tensor([x.dense.scores.shape[-1] for x in levels], device=flat.device)[level]
+    columns = torch.tensor([x.dense.scores.shape[-1] for x in levels])[level]
     return scores, level, cell // columns, cell % columns
 
 
@@ -230,18 +228,18 @@ def masks_of(
 ) -> tuple[Tensor, Tensor]:
     """Masks of chosen windows, and where they lie.
 
-    Args: model, levels: as from `pyramid`. level, rows, cols: (N,) int64.
+    Args: model, levels: as from `pyramid`. level, rows, cols: (N,) int64, on the CPU.
     Returns:
-        (N, M, M) float32 logits and (N, 4) float32 windows, xyxy in pixels of the picture that the levels were made of.
+        (N, M, M) float32 logits, and on the CPU (N, 4) float32 windows, xyxy in pixels of the picture the levels were made of.
     """
-    logits = torch.zeros(len(level), model.mask_size, model.mask_size, device=level.device)
-    boxes = torch.zeros(len(level), 4, device=level.device)
-    for i in level.unique().tolist():
-        here = level == i
-        r, c = rows[here], cols[here]
-        logits[here] = model.masks_at(levels[i].dense, torch.zeros_like(r), r, c).float()
-        boxes[here] = levels[i].windows(r, c, model.patch_size, model.stride)
-    return logits, boxes
+    order, counts = level.argsort(stable=True), level.bincount(minlength=len(levels)).tolist()
+    places = sent(torch.stack([rows[order], cols[order], order.argsort()]), levels[0].dense.scores.device)  # all at once
+    logits, boxes = [], torch.zeros(len(level), 4)
+    for one, at, (r, c, _) in zip(levels, order.split(counts), places.split(counts, 1), strict=True):
+        if len(at):
+            logits.append(model.masks_at(one.dense, torch.zeros_like(r), r, c).float())
+            boxes[at] = one.windows(rows[at], cols[at], model.patch_size, model.stride)
+    return torch.cat(logits)[places[2]], boxes
 
 
 def logit(probability: float) -> float:
@@ -265,10 +263,8 @@ def paste_rle(logits: Tensor, boxes: Tensor, height: int, width: int, cut: float
         N RLEs, and (N, 4) float32 boxes xyxy around them.
     """
     rle: list[dict] = []
-    step = max(1, PASTE_BYTES // (height * width))
+    step = max(1, PASTE_PIXELS[not logits.is_cpu] // (height * width))
     for i in range(0, len(logits), step):
         # pasted with rows and columns exchanged: RLE runs down the columns, so that nothing is copied
-        part = paste_masks(logits[i : i + step].mT, boxes[i : i + step][:, [1, 0, 3, 2]], width, height, cut)
-        rle += coco_mask.encode(part.cpu().numpy().view(np.uint8).transpose(2, 1, 0))
-    tight = torch.from_numpy(coco_mask.toBbox(rle).reshape(-1, 4)).float()
-    return [{"size": [height, width], "counts": r["counts"].decode()} for r in rle], xywh_to_xyxy(tight)
+        rle += rle_of_columns(paste_masks(logits[i : i + step].mT, boxes[i : i + step][:, [1, 0, 3, 2]], width, height, cut))
+    return rle, xywh_to_xyxy(torch.from_numpy(coco_mask.toBbox(rle).reshape(-1, 4)).float())

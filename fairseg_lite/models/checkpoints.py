@@ -19,18 +19,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fairseg_lite.errors import InputError, check_choice
-from fairseg_lite.models import deepmask, multipathnet, sharpmask
+from fairseg_lite.geometry.files import short_hash
+from fairseg_lite.models import deepmask, lite, multipathnet, sharpmask
 from fairseg_lite.models.network import Network, Record
 
 Source = str | Path | None
 Device = torch.device | str
 # what a checkpoint may name: the function that builds it
-MODELS: ChainMap[str, Any] = ChainMap(multipathnet.MODELS, sharpmask.MODELS, deepmask.MODELS)
+MODELS: ChainMap[str, Any] = ChainMap(lite.MODELS, multipathnet.MODELS, sharpmask.MODELS, deepmask.MODELS)
 SCALE = ".int8_scale"  # of a tensor stored in 8 bits
 FOLDER = Path(__file__).parent.parent / "checkpoints"
 SHIPPED = {
     "photos": FOLDER / "deepmask_lite0_photos.safetensors",
     "photos-sharp": FOLDER / "sharpmask_lite0_photos.safetensors",
+    "photos-multipath": FOLDER / "multipathnet_lite0_photos.safetensors",
     "shapes": FOLDER / "deepmask_tiny_shapes.safetensors",
     "shapes-sharp": FOLDER / "sharpmask_tiny_shapes.safetensors",
     "shapes-multipath": FOLDER / "multipathnet_tiny_shapes.safetensors",
@@ -40,7 +42,7 @@ OTHERS = {  # files of other programs, and what to do with them
     ".t7": "`fairseg-lite import` makes a checkpoint of a Torch7 file",
     **dict.fromkeys((".pth", ".pt", ".tar"), "weights of a trunk go to a training, as --trunk-weights"),
 }
-DEFAULTS: dict[str | None, str] = {"DeepMask": "photos", "MultiPathNet": "shapes-multipath"}  # of a kind; else photos-sharp
+DEFAULTS: dict[str | None, str] = {"DeepMask": "photos", "MultiPathNet": "photos-multipath"}  # of a kind; else photos-sharp
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> None:
@@ -101,7 +103,8 @@ def save_model(path: str | Path, model: Network, *, store: str = "float32", over
         model: its parameters and buffers are saved; its record says which function of `MODELS` builds it.
         store: "float32"; "float16" (half the size, about 3 digits); or "int8": weights in 8 bits with a scale for each output
             channel, the rest in float16 (a quarter).
-        over: name of a checkpoint of the library that holds this SharpMask's DeepMask: only the refinement is saved.
+        over: name of a checkpoint of the library that holds this SharpMask's DeepMask, or a DeepMask with this MultiPathNet's
+            trunk: only the rest is saved.
     Raises:
         InputError: a network that no function of `MODELS` has built, or the file cannot be written.
     """
@@ -110,12 +113,30 @@ def save_model(path: str | Path, model: Network, *, store: str = "float32", over
     check_choice("store", store, ("float32", "float16", "int8"))
     state, header = model.state_dict(), model.record.header()
     if over is not None:
-        state, header = {k: v for k, v in state.items() if not k.startswith("deepmask.")}, {**header, "over": over}
+        state = {k: v for k, v in state.items() if not k.startswith(_below(name))}
+        header = {**header, "over": over}
     if store == "int8":
         state = {name: part for k, v in state.items() for name, part in _packed(k, v)}
     if store != "float32":
         state = {k: v.half() if v.is_floating_point() and not k.endswith(SCALE) else v for k, v in state.items()}
     save_tensors(path, state, header)
+
+
+def model_key(model: Network) -> str:
+    """A short text that is another where a network's weights or record are, but for what the record says to people.
+
+    Example:
+        >>> model_key(load_model("shapes")) == model_key(load_model("shapes-sharp").deepmask)
+        False
+    """
+    record = {k: v for k, v in model.record.header().items() if k != "about"}
+    tensors = (v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for v in model.state_dict().values())
+    return short_hash(json.dumps(record, sort_keys=True, default=str), *model.state_dict(), *tensors)
+
+
+def _below(name: str) -> str:
+    """Prefix of what a network has from the checkpoint it lies over."""
+    return "trunk." if name.startswith("multipathnet") else "deepmask."
 
 
 def _packed(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
@@ -144,7 +165,9 @@ def load_model(
     source: Literal["photos-sharp", "shapes-sharp"] = ..., *, device: Device = ..., kind: None = ...
 ) -> sharpmask.SharpMask: ...
 @overload
-def load_model(source: Literal["shapes-multipath"], *, device: Device = ..., kind: None = ...) -> multipathnet.MultiPathNet: ...
+def load_model(
+    source: Literal["photos-multipath", "shapes-multipath"], *, device: Device = ..., kind: None = ...
+) -> multipathnet.MultiPathNet: ...
 @overload
 def load_model(source: Source = ..., *, device: Device = ..., kind: Literal["DeepMask"]) -> deepmask.DeepMask: ...
 @overload
@@ -157,8 +180,9 @@ def load_model(source: Source = None, *, device: Device = "cpu", kind: str | Non
     """Build the network that a checkpoint names, with its weights, in evaluation mode and float32.
 
     Args:
-        source: a checkpoint file, or one that comes with the library: "photos" (DeepMask), "photos-sharp" (SharpMask), and of
-            made-up shapes "shapes", "shapes-sharp", "shapes-multipath" (MultiPathNet). Default: the first of the kind.
+        source: a checkpoint file, or one that comes with the library: "photos" (DeepMask), "photos-sharp" (SharpMask),
+            "photos-multipath" (MultiPathNet), and of made-up shapes "shapes", "shapes-sharp", "shapes-multipath". Default: the
+            first of the kind.
         device: where it goes.
         kind: "DeepMask", "SharpMask" or "MultiPathNet" where no other will do; None takes any.
     Returns:
@@ -174,26 +198,28 @@ def load_model(source: Source = None, *, device: Device = "cpu", kind: str | Non
     chosen = DEFAULTS.get(kind, "photos-sharp") if source is None else str(source)
     path = SHIPPED.get(chosen, Path(chosen))
     tensors, header = load_tensors(path)
-    name = header.get("model", "")
+    name = str(header.get("model", ""))
     if name not in MODELS:
         raise InputError(f"checkpoint {str(path)!r} holds network {name!r}; this version knows {', '.join(MODELS)}")
     # a training state keeps weights under "model.", and their average, where one is made; a plain checkpoint has bare names
     tensors = {k.removeprefix("model."): v for k, v in tensors.items() if not k.startswith("optimizer.")}
     tensors |= {k.removeprefix("average."): tensors.pop(k) for k in list(tensors) if k.startswith("average.")}
     if "over" in header:
-        if header["over"] not in SHIPPED:
+        if str(header["over"]) not in SHIPPED:
             raise InputError(f"checkpoint {str(path)!r} refines {header['over']!r}; this version has {', '.join(SHIPPED)}")
         below, _ = load_tensors(SHIPPED[header["over"]])
-        tensors |= {f"deepmask.{k}": v for k, v in below.items()}
-    tensors = _unpacked(tensors)
+        start = "" if (part := _below(name)) == "trunk." else part
+        tensors |= {start + k: v for k, v in below.items() if (start + k).startswith(part)}
     if kind is not None and name not in (known := [n for n in MODELS if n.startswith(kind.lower())]):
         inside = kind == "DeepMask" and name in sharpmask.MODELS
         hint = "its `deepmask` is one" if inside else f"make one with train {kind.lower()}"
         raise InputError(f"checkpoint {str(path)!r} holds a {name}, wanted a {kind} ({', '.join(known)}); {hint}")
     try:
         record = Record.of({k: v for k, v in header.items() if k != "over"})
-        model = MODELS[name](**record.kwargs)
-    except TypeError as error:
+        model, tensors = MODELS[name](**record.kwargs), _unpacked(tensors)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged header may say anything
         raise InputError(f"checkpoint {str(path)!r} has a header that this version cannot read: {error}") from error
     load_weights(model, tensors, path)
     model.record = record

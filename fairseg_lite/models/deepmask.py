@@ -86,7 +86,7 @@ class DeepMask(Network):
         >>> masks.shape, scores.shape
         (torch.Size([2, 24, 24]), torch.Size([2]))
 
-    Source: DeepMask section 3.1-3.2, SharpMask section 4; official `DeepMask.lua`. Lesson: 02.
+    Source: DeepMask, Network Architecture, SharpMask section 4; official `DeepMask.lua`. Lesson: 02.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class DeepMask(Network):
         if border:
             x = x[:, :, border:-border, border:-border]  # the context has served: (B, C, G, G)
         dense = self.heads(x)
-        index = torch.arange(len(patches), device=patches.device)
+        index = torch.arange(patches.shape[0], device=patches.device)
         zero = torch.zeros_like(index)
         return DeepMaskOutput(self.masks_at(dense, index, zero, zero), dense.scores[:, 0, 0])
 
@@ -246,7 +246,7 @@ def deepmask_vgg_a(*, trunk_weights: Weights = None, mask_head: str = "low_rank"
     Args:
         trunk_weights: None, "VGG11_Weights.IMAGENET1K_V1", or a local file (`load_trunk_weights`).
         mask_head: "low_rank", or "full" for DeepMaskFull (about 337 M parameters).
-    Source: DeepMask section 3. Lesson: 02.
+    Source: DeepMask, Network Architecture. Lesson: 02.
     """
     trunk = load_trunk_weights(VGGTrunk(), trunk_weights)
     return DeepMask(
@@ -274,15 +274,17 @@ def deepmask_resnet50(
 
 
 @recorded
-def deepmask_lite0(*, trunk_weights: Weights = None, **sizes: Any) -> DeepMask:
+def deepmask_lite0(*, trunk_weights: Weights = None, deep: bool = False, **sizes: Any) -> DeepMask:
     """DeepMask for a laptop's photographs: EfficientNet-Lite0, otherwise as `deepmask_resnet50`; 8.9 M parameters.
 
     Args:
         trunk_weights: None, or a file of the EfficientNet-PyTorch family (models/mobile.py).
+        deep: with the trunk's last two stages; about 12 M parameters. A whole picture shows it far more than its training
+            patches did: worse there (docs/results.md).
         sizes: of `DeepMask`.
     Source: ours; heads of SharpMask section 4. Lesson: 07.
     """
-    return DeepMask(trunk=load_trunk_weights(LiteTrunk(), trunk_weights), **{"target_size": 112, **sizes})
+    return DeepMask(trunk=load_trunk_weights(LiteTrunk(deep), trunk_weights), **{"target_size": 112, **sizes})
 
 
 MODELS: dict[str, Callable[..., DeepMask]] = {

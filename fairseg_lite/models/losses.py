@@ -1,6 +1,6 @@
 """Losses, as functions outside the networks.
 
-DeepMask and SharpMask (DeepMask section 3.3), with m, y in {-1, +1}, for patches k:
+DeepMask and SharpMask (DeepMask, Joint Learning), with m, y in {-1, +1}, for patches k:
 
     L = sum_k  (1 + y_k)/2 * mean_ij log(1 + exp(-m_ij f_ij))  +  lambda * log(1 + exp(-y_k s_k))
 
@@ -50,7 +50,7 @@ def mask_loss(logits: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
         >>> mask_loss(torch.zeros(1, 4, 4), torch.ones(1, 8, 8, dtype=torch.bool), torch.ones(1)).item()
         0.693...
 
-    Source: DeepMask section 3.3. Lesson: 03.
+    Source: DeepMask, Joint Learning. Lesson: 03.
     """
     logits = F.interpolate(logits[:, None], masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     sign = masks.to(logits.dtype) * 2 - 1  # m in {-1, +1}
@@ -75,7 +75,7 @@ def deepmask_loss(
         >>> [round(x.item(), 3) for x in loss]
         [0.715, 0.693, 0.693]
 
-    Source: DeepMask section 3.3. Lesson: 03.
+    Source: DeepMask, Joint Learning. Lesson: 03.
     """
     logits, scores = output
     if masks.dtype.is_floating_point or masks.ndim != 3 or len(masks) != len(logits):
@@ -126,16 +126,31 @@ def multipath_loss(output: MultiPathOutput, labels: Tensor, targets: Tensor, *, 
         raise InputError(f"labels are {labels.dtype} {tuple(labels.shape)}; wanted int64 ({u}, {n}), a row for each classifier")
     if targets.shape != (n, 4):
         raise InputError(f"targets have shape {tuple(targets.shape)}; wanted ({n}, 4)")
-    if n and (labels.min() < -1 or labels.max() >= k):
+    found = labels > 0  # (U, N)
+    wrong = ((labels < -1) | (labels >= k)).any(), (found & ~targets.isfinite().all(1)).any()
+    no_label, no_number = torch.stack(wrong).tolist()  # both at once: a GPU is waited for
+    if no_label:
         raise InputError(f"labels are {labels.min()} .. {labels.max()}; wanted -1, 0 (background) or 1 .. {k - 1}")
-    if not bool(targets[(labels > 0).any(0)].isfinite().all()):
+    if no_number:
         raise InputError("a foreground target is not a finite number; has its box no area?")
     logits, deltas = logits.float(), deltas.float()  # half precision has too few digits for these sums
     counted = (labels >= 0).sum(1).clamp(min=1)  # (U,)
     entropy = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="none").view(u, n)
     classes = (entropy.sum(1) / counted).mean()
-    head, roi = (labels > 0).nonzero(as_tuple=True)
-    chosen = deltas[roi, labels[head, roi]]  # (foreground of all classifiers, 4)
-    distance = F.smooth_l1_loss(chosen, targets[roi].to(chosen.dtype), reduction="none").sum(1)
-    boxes = (distance / counted[head]).sum() / u
+    chosen = deltas[torch.arange(n, device=labels.device), labels.clamp(min=0)]  # (U, N, 4)
+    wanted = torch.where(found[..., None], targets.to(chosen.dtype), 0.0)
+    distance = F.smooth_l1_loss(chosen, wanted, reduction="none").sum(2) * found
+    boxes = (distance.sum(1) / counted).mean()
     return MultiPathLoss(classes + box_weight * boxes, classes, boxes)
+
+
+def searched(output: MultiPathOutput, labels: Tensor, known: Tensor) -> MultiPathOutput:
+    """The output without the classes that a RoI's picture was not searched for, which leave its softmax.
+
+    So an object that nobody annotated is taught to be nothing else (federated data: Gupta et al. 2019).
+
+    Args:
+        output, labels: as for `multipath_loss`; what is annotated is known. known: (N, K+1) bool, classes searched for.
+    """
+    own = F.one_hot(labels.clamp(min=0), known.shape[1]).bool()  # (U, N, K+1)
+    return output._replace(logits=output.logits.masked_fill(~(known | own), -torch.inf))

@@ -85,7 +85,7 @@ class MultiPathNet(Network):
         self,
         *,
         trunk: Trunk,
-        tower: Callable[[int, int], LinearTower | ResidualTower],
+        tower: Callable[[int, int], Any],
         num_classes: int,
         integral: bool | int | Sequence[float] = True,
         foveal: bool | Sequence[float] = True,

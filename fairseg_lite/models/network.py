@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import get_weight
 
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise
+from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise, sent
 
 Timer = Callable[[str], AbstractContextManager]  # given a stage's name, the context that it runs in (`bench`)
 BEGINNINGS = ("trunk_weights", "trunk_from")  # options that say which weights a network begins with, not what it is
@@ -78,7 +78,7 @@ class Network(nn.Module):
     def normalise(self, images: np.ndarray | Tensor) -> Tensor:
         """Pictures (..., H, W, 3) uint8 RGB as this network wants them: (..., 3, H, W) float32 on its device."""
         x = np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images
-        return normalise(torch.as_tensor(x).to(self.device), self.record.pixels)
+        return normalise(sent(torch.as_tensor(x), self.device), self.record.pixels)
 
 
 class Trunk(nn.Module):
@@ -156,6 +156,11 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def _said(options: Mapping[str, Any]) -> str:
+    plain = (f"{k} = {v}" for k, v in options.items() if isinstance(v, int | float | str | tuple | list))
+    return ", ".join(plain) or "its defaults"
+
+
 P = ParamSpec("P")
 N = TypeVar("N", bound=Network)
 
@@ -165,7 +170,14 @@ def recorded(build: Callable[P, N]) -> Callable[P, N]:
 
     @wraps(build)
     def built(*args: P.args, **kwargs: P.kwargs) -> N:
-        model = build(*args, **kwargs)
+        try:
+            model = build(*args, **kwargs)
+        except (RuntimeError, ArithmeticError, LookupError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{build.__name__} cannot be built with {_said(kwargs)}: {str(error).splitlines()[0]}") from error
+        if empty := [name for name, p in model.named_parameters() if not p.numel()]:
+            raise InputError(f"{build.__name__} with {_said(kwargs)} has a layer without weights, {empty[0]}: sizes begin at 1")
         options = {k: v.record.kwargs if isinstance(v, Network) else v for k, v in kwargs.items() if k not in BEGINNINGS}
         model.record = replace(model.record, model=build.__name__, kwargs=options)
         return model
@@ -254,7 +266,8 @@ def read_weights(source: str | Path) -> Mapping[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
         found = found.get("state_dict", found)  # a training script's checkpoint
     except Exception as error:  # each reader has its own exceptions for a damaged file
-        raise InputError(f"{what}: not a readable {path.suffix} file ({str(error).splitlines()[0]})") from error
+        advice = "it holds tensors alone where torch.save(model.state_dict(), FILE) wrote it"
+        raise InputError(f"{what}: not a readable {path.suffix} file ({str(error).splitlines()[0]}); {advice}") from error
     if not all(isinstance(v, Tensor) for v in found.values()):
         raise InputError(f"{what}: holds {', '.join(map(str, list(found)[:3]))}; wanted a table of tensors by name")
     return found

@@ -14,6 +14,7 @@ Differs from the official code: up-sampling is bilinear as in the paper (officia
 back through mirrored borders, too (official: `padding="official"` discards it). Official names: lateral `neth`, top_down `netv`.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -77,12 +78,19 @@ def doubled_conv(x: Tensor, conv: nn.Conv2d, mode: str) -> Tensor:
     """
     if conv.padding_mode != "replicate":  # zeros, or the official gradient: another border
         return conv(_doubled(x, mode))
-    taps = torch.tensor(TAPS[mode], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    once = _taps.__wrapped__ if torch.compiler.is_compiling() else _taps  # what stands for a tensor then is not to be kept
+    taps = once(mode, torch.promote_types(x.dtype, torch.float32), x.device)
     weight = torch.einsum("ocij,aip,bjq->oabcpq", conv.weight.to(taps), taps, taps).flatten(0, 2)  # (4 O, C, 3, 3)
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     bias = None if conv.bias is None else conv.bias.to(x).repeat_interleave(4)
     y = F.conv2d(padded, weight.to(x), bias)
     return F.pixel_shuffle(y, 2)
+
+
+@cache
+@torch.inference_mode(False)
+def _taps(mode: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(TAPS[mode], dtype=dtype, device=device)
 
 
 class NaiveRefinementModule(nn.Module):

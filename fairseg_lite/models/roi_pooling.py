@@ -77,10 +77,10 @@ def check_rois(rois: Tensor, pictures: int) -> None:
         raise InputError(f"rois have shape {tuple(rois.shape)}; wanted (N, 5): index of the picture, x1, y1, x2, y2")
     if not len(rois):
         return
-    if not bool(rois.isfinite().all()):
+    finite, low, high = torch.stack([rois.isfinite().all(), *rois[:, 0].aminmax()]).tolist()  # one wait for a GPU
+    if not finite:
         bad = rois[~rois.isfinite().all(1)][0].tolist()
         raise InputError(f"RoI {bad} has a coordinate that is not a finite number; drop it before the network")
-    low, high = rois[:, 0].aminmax()
     if low < 0 or high >= pictures:
         raise InputError(f"rois are of pictures {low:.0f} .. {high:.0f}, and the batch has {pictures}, counted from 0")
 

@@ -35,7 +35,7 @@ from fairseg_lite.models.refinement import RefinementModule, conv3x3, doubled_co
 from fairseg_lite.models.trunks import STRIDE
 
 NOISE = 0.3  # share of the usual random weights that a fresh refinement keeps beside the coarse mask
-REFINE_BYTES = 2**26  # of feature maps that windows may fill while they are refined together
+REFINE_BYTES = 2**26  # of feature maps that windows may fill while they are refined together; 16 times that on a device
 
 
 class SharpMask(Network):
@@ -146,7 +146,7 @@ class SharpMask(Network):
             border = (self.context // 2) >> (i + 1)  # 8, 4, 2 and 1 cells of 32 px of context
             taps[i] = x[:, :, border : x.shape[2] - border, border : x.shape[3] - border]
         dense = self.heads(taps)
-        index = torch.arange(len(patches), device=patches.device)
+        index = torch.arange(patches.shape[0], device=patches.device)
         zero = torch.zeros_like(index)
         return DeepMaskOutput(self.masks_at(dense, index, zero, zero), dense.scores[:, 0, 0])
 
@@ -179,7 +179,10 @@ class SharpMask(Network):
 
         Windows are given as for `DeepMask.masks_at`; `deepmask.masks_at` gives the coarse masks of the same.
         """
-        step = max(1, REFINE_BYTES // (self.window_size * dense.scores.element_size()))
+        room = REFINE_BYTES * (1 if dense.scores.is_cpu else 16)
+        step = max(1, room // (self.window_size * dense.scores.element_size()))
+        if torch.compiler.is_compiling():  # how many windows there will be is not known
+            return self._refined(dense, batch, rows, cols)
         parts = zip(batch.split(step), rows.split(step), cols.split(step), strict=True)
         return torch.cat([self._refined(dense, *part) for part in parts])
 

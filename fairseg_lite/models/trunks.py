@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch  # noqa: F401  (the examples use it)
 import torch.nn.functional as F
@@ -54,9 +55,25 @@ def _normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     """norm(conv(x)); a fixed affine norm is folded into the convolution's weights, which saves two passes over its output."""
     if not isinstance(norm, FrozenBatchNorm2d):
         return norm(conv(x))
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    shift = norm.bias - norm.running_mean * scale
-    return conv._conv_forward(x, conv.weight * scale[:, None, None, None], shift)
+    scale, shift = _folded(norm)
+    return conv._conv_forward(x, conv.weight * scale, shift)
+
+
+FOLDED: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # fixed norm -> its numbers, their versions, scale, shift
+
+
+def _folded(norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale (C, 1, 1, 1) and shift (C,) of a fixed norm; computed once, and again where one of its numbers has changed."""
+    numbers = norm.weight, norm.bias, norm.running_mean, norm.running_var
+    kept = not (torch.compiler.is_compiling() or any(x.is_inference() for x in numbers))
+    versions, known = [x._version for x in numbers] if kept else [], FOLDED.get(norm) if kept else None
+    if known is None or versions != known[1] or any(a is not b for a, b in zip(numbers, known[0], strict=True)):
+        with torch.inference_mode(False):
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            known = numbers, versions, scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        if kept:
+            FOLDED[norm] = known
+    return known[2], known[3]
 
 
 class Basic(nn.Module):

@@ -77,9 +77,9 @@ class OfficialSampler(PatchSampler):
         if not self.pictures:
             raise InputError(f"no object in {len(dataset)} pictures; score samples are drawn around objects")
 
-    def _drawn(self, g: np.random.Generator, step: int) -> tuple[Tensor, Sequence[np.ndarray], Sequence[int]]:
+    def _drawn(self, g: np.random.Generator, step: int, counts: tuple[int, int]) -> tuple[Tensor, Sequence, Sequence]:
         positive = self.score_positive if step % 2 else self.mask_sample
-        draws = [positive] * self.positives + [self.score_negative] * self.negatives
+        draws = [positive] * counts[0] + [self.score_negative] * counts[1]
         images, masks, categories = zip(*(self.finish(g, draw(g)) for draw in draws), strict=True)
         return torch.stack(images).contiguous(memory_format=torch.channels_last), masks, categories
 
@@ -143,7 +143,7 @@ class OfficialSampler(PatchSampler):
         inner, instance = spec.patch_size * (side / self.full), int(self.table.instance[row])
         x, y = (v + side / 2 + self.label_shift for v in (left, top))
         outline = polygons_of(self.dataset, i, instance)
-        if outline is None:
+        if not outline:  # RLE, or a box alone
             window = Window(x, y, spec.patch_size / inner)
             mask = crop_mask(scene.masks[instance], window, inner, spec.target_size)
         else:

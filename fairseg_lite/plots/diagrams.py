@@ -9,6 +9,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.plots.charts import BLACK, CYCLE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, finish, rgb
+from fairseg_lite.plots.letters import families
 from fairseg_lite.plots.pictures import grid
 
 STOPS = ("picture", "trunk", "DeepMask", "SharpMask", "MultiPathNet", "named masks")
@@ -51,8 +52,9 @@ def confusion_table(table: np.ndarray, names: Sequence[str], *, title: str = "")
         raise InputError(f"table has shape {tuple(table.shape)} for {n - 1} names; wanted ({n}, {n}): background and missed, too")
     shares = table / table.sum(1, keepdims=True).clip(min=1)
     figure, axis = _numbers(table, shares, (2.2 + 0.62 * n, 1.6 + 0.42 * n), "d", 1)
-    axis.set_xticks(range(n), [*names, "missed"], rotation=40, ha="right")
-    axis.set_yticks(range(n), [*names, "background"])
+    as_written = {"parse_math": False, "fontfamily": families(names)}
+    axis.set_xticks(range(n), [*names, "missed"], rotation=40, ha="right", **as_written)
+    axis.set_yticks(range(n), [*names, "background"], **as_written)
     axis.set(xlabel="taken for", ylabel="is", title=title)
     return finish(figure)
 

@@ -1,6 +1,7 @@
 """Pictures with masks and boxes drawn in; what was found in them against the truth, near and far."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from fairseg_lite.data.patches import evaluation_patches, usable_rows
+from fairseg_lite.data.objects import usable_rows
+from fairseg_lite.data.patches import evaluation_patches
 from fairseg_lite.data.scenes import SceneDataset, Subset
 from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.patches import patch_spec
@@ -21,6 +23,7 @@ from fairseg_lite.geometry.pixels import IMAGENET_MEAN, IMAGENET_STD
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.plots.charts import BLUE, CYCLE, GREEN, VERMILLION, finish, rgb
+from fairseg_lite.plots.letters import fitting, font_for
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
@@ -30,44 +33,46 @@ def to_pixels(images: Tensor) -> np.ndarray:
     return (x * 255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def tinted(image: np.ndarray, masks: np.ndarray, colours: Sequence[str] = CYCLE, *, alpha: float = 0.45) -> np.ndarray:
+def tinted(image: np.ndarray, masks: Iterable[np.ndarray], colours: Sequence[str] = CYCLE, *, alpha: float = 0.45) -> np.ndarray:
     """The picture with each mask in a colour of its own and an outline of one pixel.
 
     Args:
         image: (H, W, 3) uint8.
-        masks: (N, H, W) bool; later masks lie on top.
+        masks: N times (H, W) bool; later masks lie on top. One after the other is asked for: a large picture has room for few.
         colours, alpha: taken in turn; 0 shows the picture, 1 the colour.
     Returns: (H, W, 3) uint8.
     """
-    out = image.astype(np.float32)
-    for i, mask in enumerate(np.asarray(masks, bool)):
+    out = image.copy()
+    for i, mask in enumerate(masks):
         colour = rgb(colours[i % len(colours)])
-        out[mask] = (1 - alpha) * out[mask] + alpha * colour
+        out[mask] = ((1 - alpha) * out[mask] + alpha * colour).round()
         near = np.pad(mask, 1, constant_values=True)  # the border of the picture is no outline
         out[mask & ~(near[:-2, 1:-1] & near[2:, 1:-1] & near[1:-1, :-2] & near[1:-1, 2:])] = colour
-    return out.round().astype(np.uint8)
+    return out
 
 
-def apart(masks: np.ndarray, limit: int, *, shared: float = 0.3) -> list[int]:
+def apart(masks: Iterable[np.ndarray], limit: int, *, shared: float = 0.3) -> list[int]:
     """Which of many masks a person wants to see: the surest, none of which lies on a surer one with more than a share of itself.
 
     Args:
-        masks: (N, H, W) bool, surest first; limit: at most so many; shared: the share.
+        masks: N times (H, W) bool, surest first, asked for one by one; limit: at most so many; shared: the share.
     Example:
         >>> strip = np.arange(6) < np.array([4, 5, 6])[:, None]
         >>> apart(np.stack([strip[:1], strip[1:2], ~strip[:1]]), 9)
         [0, 2]
     """
-    taken, rows = np.zeros(masks.shape[1:], bool), []
-    for i, mask in enumerate(np.asarray(masks, bool)):
-        if len(rows) < limit and mask.any() and (mask & taken).sum() <= shared * mask.sum():
+    taken, rows = np.zeros((), bool), []
+    for i, mask in enumerate(masks):
+        if len(rows) == limit:
+            break
+        if mask.any() and (mask & taken).sum() <= shared * mask.sum():
             rows.append(i)
-            taken |= mask
+            taken = taken | mask
     return rows
 
 
 def named(
-    image: np.ndarray, boxes: np.ndarray, names: Sequence[str], kinds: Sequence[int], masks: np.ndarray | None = None, *,
+    image: np.ndarray, boxes: np.ndarray, names: Sequence[str], kinds: Sequence[int], masks: Any = None, *,
     side: int = 640,
 ) -> np.ndarray:  # fmt: skip
     """The picture with objects drawn in: mask tinted, box, and the name at its upper edge, a colour for each kind.
@@ -75,8 +80,8 @@ def named(
     Args:
         image: (H, W, 3) uint8.
         boxes: (N, 4) xyxy in pixels, best first: the best lies on top.
-        names, kinds: N texts, such as "cat .93"; N numbers, equal ones get equal colours.
-        masks: (N, H, W) bool, or none.
+        names, kinds: N texts of any script, such as "cat .93", too long ones cut; N numbers, equal ones get equal colours.
+        masks: (N, H, W) bool, or `Masks`, which are decoded one by one; or none.
         side: a picture whose longer side is shorter is enlarged by a whole number, so that names can be read; px.
     Returns: (sH, sW, 3) uint8, s the whole number.
     Example:
@@ -88,20 +93,22 @@ def named(
     colours = [CYCLE[k % len(CYCLE)] for k in kinds]
     order = list(reversed(range(len(boxes))))
     if masks is not None and len(masks):
-        image = tinted(image, np.asarray(masks)[order], [colours[i] for i in order])
+        image = tinted(image, (masks[i] for i in order), [colours[i] for i in order])
     factor = max(1, side // max(image.shape[:2]))
     canvas = Image.fromarray(image).resize((factor * image.shape[1], factor * image.shape[0]), Image.Resampling.NEAREST)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=max(11, max(canvas.size) // 45))
+    draw = ImageDraw.Draw(canvas)
     for i in order:
+        font = font_for(names[i], max(11, max(canvas.size) // 45))
+        name = fitting(names[i], canvas.width - 4, font)
         x1, y1, x2, y2 = (float(v) * factor for v in boxes[i])
         x2, y2 = max(x2 - 1, x1), max(y2 - 1, y1)  # the last pixel that belongs to the box
         draw.rectangle((x1, y1, x2, y2), outline=colours[i], width=max(1, max(canvas.size) // 320))
-        left, top, right, bottom = draw.textbbox((0, 0), names[i], font=font)
+        left, top, right, bottom = draw.textbbox((0, 0), name, font=font)
         x = min(max(x1, 0), max(canvas.width - (right - left) - 4, 0))
         y = y1 - (bottom - top) - 5 if y1 >= bottom - top + 5 else min(max(y1, 0), canvas.height)
         draw.rectangle((x, y, x + right - left + 4, y + bottom - top + 4), fill=colours[i])
         shade = "black" if rgb(colours[i]) @ (0.299, 0.587, 0.114) > 140 else "white"
-        draw.text((x + 2 - left, y + 2 - top), names[i], fill=shade, font=font)
+        draw.text((x + 2 - left, y + 2 - top), name, fill=shade, font=font)
     return np.asarray(canvas)
 
 
@@ -220,7 +227,7 @@ def extremes(data: SceneDataset, truth: dict, results: list[dict], count: int = 
     """The pictures whose objects were found best, at the median and worst: the best of 100 proposals for each object."""
     objects, found = {}, {}
     for a in truth["annotations"]:
-        if not a["iscrowd"]:
+        if not a["iscrowd"] and a["segmentation"]:
             objects.setdefault(a["image_id"], []).append(a["segmentation"])
     for r in results:  # best first, picture by picture
         if len(found.setdefault(r["image_id"], [])) < 100:

@@ -6,8 +6,10 @@
 Every step takes a few pictures and some dozens of RoIs of each (`data/rois.py`); the trunk sees each picture once.
 """
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,25 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fairseg_lite.data.results import Boxes, load_boxes, save_boxes
-from fairseg_lite.data.rois import RoiBatch, RoiSampler, delta_statistics
-from fairseg_lite.data.scenes import SceneDataset, cached, described, image_ids
+from fairseg_lite.data.results import Boxes, load_boxes, made_of, save_boxes
+from fairseg_lite.data.rois import RoiBatch, RoiSampler, assign, pictures_of
+from fairseg_lite.data.scenes import SceneDataset, cached, described, image_ids, picture_key
 from fairseg_lite.errors import InputError, check_choice
+from fairseg_lite.geometry.boxes import encode_boxes
 from fairseg_lite.inference.propose import prepare, propose
+from fairseg_lite.models.checkpoints import MODELS, model_key
 from fairseg_lite.models.deepmask import DeepMask
-from fairseg_lite.models.losses import multipath_loss
-from fairseg_lite.models.multipathnet import MODELS, MultiPathNet
+from fairseg_lite.models.losses import multipath_loss, searched
+from fairseg_lite.models.multipathnet import MultiPathNet
 from fairseg_lite.models.network import seeded
 from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.training.fit import History
 from fairseg_lite.training.recipes import MultiPathRecipe
+from fairseg_lite.training.shards import collected, dealt, first_of, rank_and_world
 from fairseg_lite.training.stages import begun, finished
 
 SAVE_EVERY = 100  # pictures
+USUAL_STD = (0.1, 0.1, 0.2, 0.2)  # of box deltas, where the data cannot tell (Fast R-CNN's constants)
 
 
 def make_proposals(
@@ -46,8 +52,9 @@ def make_proposals(
 
     Args:
         model: finds the objects. dataset: scenes.
-        path: JSON file they are kept in; pictures that are in it already are not looked at again, so a call that was
-            interrupted goes on. Another network or top_k wants another file.
+        path: JSON file they are kept in, with hashes of the network and of every picture. Pictures that are in it already are
+            not looked at again, so a call that was interrupted goes on; after a change of the network (its weights or record)
+            or of top_k all, and after a change of pictures those, are made anew, which is said on stderr.
         pictures: look at so many of the first; None: at all. top_k: proposals of each at most.
         dtype: to compute in; default the model's. progress: show a bar when it takes more than 2 s.
     Returns:
@@ -57,26 +64,81 @@ def make_proposals(
     Lesson: 08.
     """
     path, ids = Path(path), image_ids(dataset)[:pictures]
-    found = load_boxes(path) if path.exists() else {}
-    missing = [i for i, key in enumerate(ids) if key not in found]
-    fast = prepare(model, dtype=dtype) if missing else model
-    since = 0
-    try:
-        for i in tqdm(missing, desc="proposals", unit="picture", disable=not progress, delay=2):
-            masks = propose(fast, dataset[i].image, top_k=top_k)
-            if len(masks):
-                found[ids[i]] = Boxes(masks.boxes, masks.scores)
-                since += 1
-            if since >= SAVE_EVERY:
-                save_boxes(path, found)
-                since = 0
-    finally:
-        if since:
-            save_boxes(path, found)
-    if not found:
-        raise InputError(f"{type(model).__name__} found nothing in {len(ids)} pictures; train it longer, or take another")
-    found = load_boxes(path)  # as rounded in the file: the same at every call
-    return {key: found[key] for key in ids if key in found}
+    made = {"network": model_key(model), "top_k": top_k}
+    bar = tqdm(ids, desc="looking for changes", unit="picture", disable=not progress, delay=2, leave=False)
+    keys = {key: picture_key(dataset, i) for i, key in enumerate(bar)}
+    found, looked = first_of(lambda: _kept(path, made, keys))
+    missing = [i for i, key in enumerate(ids) if key not in looked]
+    fast, (rank, world) = prepare(model, dtype=dtype) if missing else model, rank_and_world()
+    bar = tqdm(total=len(missing), desc="proposals", unit="picture", disable=not progress or rank > 0, delay=2)
+    for start in range(0, len(missing), SAVE_EVERY * world):
+        own: list[tuple[int, Boxes]] = []
+        try:
+            for i in dealt(missing[start : start + SAVE_EVERY * world]):
+                masks = propose(fast, dataset[i].image, top_k=top_k)
+                own.append((ids[i], Boxes(masks.boxes, masks.scores)))
+                bar.update(world)
+        finally:
+            new = collected(own)
+            looked |= {key: keys[key] for key, _ in new}
+            found |= {key: boxes for key, boxes in new if len(boxes.boxes)}
+            if new and found:
+                save_boxes(path, found, {**made, "pictures": looked})
+    bar.close()
+
+    def kept() -> dict[int, Boxes]:
+        if not found:
+            raise InputError(f"{type(model).__name__} found nothing in {len(ids)} pictures; train it longer, or take another")
+        there = load_boxes(path)  # as rounded in the file: the same at every call
+        return {key: there[key] for key in ids if key in there}
+
+    return first_of(kept)
+
+
+def _kept(path: Path, made: dict, keys: Mapping[int, str]) -> tuple[dict[int, Boxes], dict[int, str]]:
+    """Boxes in a file that are still right, and the keys of the pictures that were looked at for them; says what is not."""
+    if not path.exists():
+        return {}, {}
+    before = made_of(path)
+    if any(before.get(k) != v for k, v in made.items()):
+        print(f"{path}: proposals of another network, or of another number, are there; they are made anew", file=sys.stderr)
+        return {}, {}
+    looked = {int(k): v for k, v in before["pictures"].items()}
+    changed = {k for k, v in looked.items() if keys.get(k, v) != v}
+    if changed:
+        print(f"{path}: {len(changed)} pictures are not what they were; their proposals are made anew", file=sys.stderr)
+    return {k: v for k, v in load_boxes(path).items() if k not in changed}, {k: v for k, v in looked.items() if k not in changed}
+
+
+def delta_statistics(
+    dataset: SceneDataset, boxes: Mapping[int, Boxes], images: int = 1000, *, threshold: float = 0.5, progress: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the box deltas of foreground RoIs, over pictures that have proposals.
+
+    Args:
+        dataset, boxes: as for `RoiSampler`.
+        images: pictures to look at, as far apart as they can be.
+        threshold: IoU from which a RoI is foreground.
+        progress: show a bar when it takes more than 2 s.
+    Returns:
+        (4,) and (4,) float32, of dx, dy, dw, dh. Where all deltas are the same, the deviation is Fast R-CNN's constant.
+    Raises:
+        InputError: no object in these pictures, so nothing to learn; or as `RoiSampler`.
+    Source: official `data.lua` (there the first 1000 pictures). Lesson: 08.
+    """
+    indices = pictures_of(dataset, boxes)
+    indices = indices[:: -(-len(indices) // images)]
+    deltas = [torch.zeros(0, 4)]
+    for index in tqdm(indices, desc="box statistics", unit="picture", disable=not progress, delay=2, leave=False):
+        scene = dataset[index]
+        found = assign(scene, boxes[scene.image_id].boxes)
+        fg = found.ious >= threshold
+        deltas.append(encode_boxes(found.boxes[fg], found.truth[fg]))
+    all_deltas = torch.cat(deltas).double()
+    if len(all_deltas) == 0:
+        raise InputError(f"no object to learn from in the {len(indices)} pictures looked at; use pictures with annotations")
+    mean, std = all_deltas.mean(0).float(), all_deltas.std(0, correction=0).float()
+    return mean, torch.where(std > 1e-3, std, torch.tensor(USUAL_STD))
 
 
 def multipath_step(recipe: MultiPathRecipe) -> Callable[[MultiPathNet, RoiBatch, int], dict[str, Tensor]]:
@@ -85,6 +147,7 @@ def multipath_step(recipe: MultiPathRecipe) -> Callable[[MultiPathNet, RoiBatch,
     def step_loss(model: MultiPathNet, batch: RoiBatch, step: int) -> dict[str, Tensor]:
         output = model(batch.images, batch.rois)
         targets = (batch.targets - model.delta_mean) / model.delta_std
+        output = searched(output, batch.labels, batch.known)
         loss = multipath_loss(output, batch.labels, targets, box_weight=recipe.box_weight)
         return {"loss": loss.total, "classes": loss.classes, "boxes": loss.boxes}
 
@@ -102,22 +165,49 @@ def build_multipathnet(
 
     Args:
         recipe: its model and options count, and the seed of its fit. num_classes: categories, the background not counted.
-        trunk_from: a tiny DeepMask to begin from (tiny only). trunk_weights: ImageNet weights (all but tiny).
+        trunk_from: a DeepMask whose trunk it begins with (tiny, lite0). trunk_weights: ImageNet weights (all but tiny).
     Raises:
         InputError: an unknown model, or weights it has no use for.
     """
-    check_choice("model", recipe.model, MODELS)
-    tiny = recipe.model == "multipathnet_tiny"
-    if (trunk_weights if tiny else trunk_from) is not None:
-        what, instead = ("trunk_weights", "trunk_from") if tiny else ("trunk_from", "trunk_weights")
-        raise InputError(f"{recipe.model} takes no {what}; give {instead}, or choose another model")
-    kwargs = {"num_classes": num_classes, **recipe.options}
-    if tiny:  # a trunk that begins with random numbers needs batch norm
-        kwargs = {"norm": "batch" if trunk_from is None else "frozen", **kwargs, "trunk_from": trunk_from}
-    elif trunk_weights is not None:
-        kwargs["trunk_weights"] = trunk_weights
+    check_choice("model", recipe.model, [name for name in MODELS if name.startswith("multipathnet")])
+    given, takes = {"trunk_from": trunk_from, "trunk_weights": trunk_weights}, signature(MODELS[recipe.model]).parameters
+    for what in given:
+        if given[what] is not None and what not in takes:
+            instead = "trunk_weights" if what == "trunk_from" else "trunk_from"
+            raise InputError(f"{recipe.model} takes no {what}; give {instead}, or choose another model")
+    kwargs = {"num_classes": num_classes, **recipe.options, **{k: v for k, v in given.items() if v is not None}}
+    if recipe.model == "multipathnet_tiny":  # a trunk that begins with random numbers needs batch norm
+        kwargs = {"norm": "batch" if trunk_from is None else "frozen", **kwargs}
     with seeded(recipe.fit.seed):
         return MODELS[recipe.model](**kwargs)
+
+
+def renamed(model: MultiPathNet, categories: Sequence[str], seed: int = 0) -> MultiPathNet:
+    """A network for other categories, with the weights of one: what it knew by the same name it still knows.
+
+    Args:
+        model: a trained one. categories: the new ones, K. seed: of the random numbers that a new name's classifier begins with.
+    Returns:
+        A network of the same kind; a new name's boxes begin with the mean of the old ones.
+    Raises:
+        InputError: its record does not say how it was built.
+    """
+    old = list(model.record.categories)
+    with seeded(seed):
+        fresh = MODELS[model.record.model](**{**model.record.kwargs, "num_classes": len(categories)})
+    rows = torch.tensor([0, *(old.index(name) + 1 if name in old else -1 for name in categories)])
+    state, mine = model.state_dict(), fresh.state_dict()
+    for key, value in state.items():
+        if key.startswith(("classes.", "boxes.")):
+            per_class = value.unflatten(0, (len(old) + 1, -1))  # (K + 1, 1 or 4, ...)
+            begin = mine[key].unflatten(0, (len(rows), -1)).clone()
+            if not key.endswith("weight") or key.startswith("boxes."):
+                begin[:] = per_class[1:].mean(0)
+            begin[rows >= 0] = per_class[rows[rows >= 0]]
+            value = begin.flatten(0, 1)
+        mine[key] = value
+    fresh.load_state_dict(mine)
+    return fresh
 
 
 def train_multipathnet(
@@ -125,13 +215,14 @@ def train_multipathnet(
     boxes: Mapping[int, Boxes],
     *,
     recipe: MultiPathRecipe,
+    model: MultiPathNet | None = None,
     out: str | Path | None = None,
     trunk_from: DeepMask | None = None,
     trunk_weights: str | Path | None = None,
     proposals: str = "",
     about: dict | None = None,
     device: torch.device | str = "cpu",
-    resume: bool = False,
+    resume: bool | str = False,
     progress: bool = True,
 ) -> tuple[MultiPathNet, History]:
     """Train MultiPathNet on any data set and any proposals.
@@ -139,6 +230,7 @@ def train_multipathnet(
     Args:
         dataset: scenes; of their masks only the boxes are used.
         boxes: proposals by picture id (`load_boxes`, `make_proposals`); pictures that are not in it are not used.
+        model: a network to go on with, `renamed` to the data's categories; otherwise the recipe's is built.
         proposals: what made the boxes, for the record: a shipped network's name, a checkpoint or a file of results.
         trunk_from, trunk_weights: as for `build_multipathnet`. recipe, out, about, device, resume, progress: as for `trained`.
     Returns:
@@ -154,7 +246,8 @@ def train_multipathnet(
         "categories": tuple(dataset.categories),
         "category_ids": tuple(int(k) for k in dataset.category_ids),
     }
-    model: MultiPathNet | None = begun(recipe, out, resume, **categories)
+    fresh = model and renamed(model, dataset.categories, recipe.fit.seed)
+    model = begun(recipe, out, resume, data=described(dataset), **categories) or fresh
     going_on = model is not None
     model = model or build_multipathnet(recipe, len(dataset.categories), trunk_from=trunk_from, trunk_weights=trunk_weights)
     scenes = cached(dataset, recipe.cache * 2**20)

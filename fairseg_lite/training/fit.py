@@ -8,26 +8,24 @@ line for each logged step (`log.jsonl`); what the log says beyond the checkpoint
 
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from fairseg_lite.errors import InputError, check_choice
-from fairseg_lite.geometry.files import whole
+from fairseg_lite.errors import InputError
+from fairseg_lite.geometry.files import held, whole
 from fairseg_lite.models.checkpoints import load_tensors, load_weights, save_tensors
-from fairseg_lite.training.recipes import PRECISIONS, FitConfig
+from fairseg_lite.training.devices import wants_bf16
+from fairseg_lite.training.recipes import FitConfig
+from fairseg_lite.training.shards import Batches, Parts, any_of, first_of, rank_and_world, stop_after_step
 
 
 class Run:
@@ -36,19 +34,39 @@ class Run:
     def __init__(self, model: nn.Module, config: FitConfig, out: str | Path | None, header: dict):
         self.model, self.config, self.header = model, config, {**header, "fit": asdict(config)}
         self.optimizer = _optimizer(model, config)
+        self.learned = [p for p in model.parameters() if p.requires_grad]  # by their places here a checkpoint knows them
         self.average = Average(model, config.ema) if config.ema else None
-        self.out = None if out is None else Path(out)
+        self.out = None if out is None or rank_and_world()[0] else Path(out)  # the first process alone writes
         self.state = Path(out or "") / "state.safetensors"
 
-    def learn(self, loss: Tensor, step: int) -> None:
-        """One step of the optimiser."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+    def learn(self, step: int) -> None:
+        """One step of the optimiser, by the gradients that are there."""
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(step)
+
+    def in_bf16(self, device: torch.device) -> bool:
+        """Whether it computes in bfloat16. What "auto" came to when it began holds to its end: another measurement may differ."""
+        if self.config.precision != "auto" or self.header.get("bf16") is None:
+            self.header["bf16"] = first_of(lambda: wants_bf16(self.config.precision, device))
+        return self.header["bf16"]
+
+    def read(self, losses: dict[str, Tensor], total: Tensor, step: int, lr: float) -> dict[str, float]:
+        """The losses of a step as numbers, for which a GPU is waited.
+
+        Raises:
+            InputError: the loss is not finite, or was not at a step since the last reading: `total` is the sum of those.
+        """
+        *numbers, sum_ = torch.stack([*(v.detach() for v in losses.values()), total]).tolist()
+        values = dict(zip(losses, numbers, strict=True))
+        if not math.isfinite(sum_):
+            parts = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+            when = "before" if math.isfinite(values["loss"]) else "at"
+            advice = f"lower lr (now {lr:.3g}) or set clip; {self.kept()}"
+            raise InputError(f"loss is not finite {when} step {step} ({parts}); {advice}")
+        return values
 
     def kept(self) -> str:
         """Where the run can go on from."""
@@ -61,7 +79,8 @@ class Run:
             return
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.kept.items()} if self.average is not None else {}
-        for i, state in self.optimizer.state_dict()["state"].items():
+        for i, p in enumerate(self.learned):
+            state = self.optimizer.state.get(p, {})
             tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
         save_tensors(self.state, tensors, {**self.header, "step": step})
 
@@ -76,22 +95,29 @@ class Run:
         except OSError as error:
             raise InputError(f"cannot write the log in {str(self.out)!r}: {error}; {self.kept()}") from error
 
-    def open(self, resume: bool) -> tuple[list[dict], int]:
+    def open(self, resume: bool | str) -> tuple[list[dict], int]:
         """The rows logged so far and the step to begin with; loads weights and optimiser of an interrupted run."""
+        rows, header, tensors = first_of(lambda: self._stored(resume))
+        if tensors:
+            self.header["bf16"] = header.get("bf16")
+            load_weights(self.model, _under("model", tensors), self.state)
+            if self.average is not None:
+                self.average.load(_under("average", tensors), self.state)
+            moments = _under("optimizer", tensors)
+            places = {p: i for i, p in enumerate(p for group in self.optimizer.param_groups for p in group["params"])}
+            state = {places[self.learned[int(i)]]: _under(i, moments) for i in {name.partition(".")[0] for name in moments}}
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        return rows, header.get("step", 0)
+
+    def _stored(self, resume: bool | str) -> tuple[list[dict], dict, dict[str, Tensor]]:
         log = None if self.out is None else self.out / "log.jsonl"
         if log is None or not self.state.is_file():
             if log is not None and log.is_file():
                 log.unlink()  # of a run that died before its first checkpoint
-            return [], 0
+            return [], {}, {}
         if not resume:
             raise InputError(f"{str(self.out)!r} holds a run already; resume it, or choose another folder")
         tensors, header = load_tensors(self.state)
-        load_weights(self.model, _under("model", tensors), self.state)
-        if self.average is not None:
-            self.average.load(_under("average", tensors), self.state)
-        moments = _under("optimizer", tensors)
-        state = {int(i): _under(i, moments) for i in {name.partition(".")[0] for name in moments}}
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         rows: list[dict] = []
         for line in log.read_text("utf-8").splitlines() if log.is_file() else []:
             with suppress(ValueError):  # the line that was being written when the run was killed
@@ -99,7 +125,7 @@ class Run:
         rows = [row for row in rows if row["step"] <= header["step"]]
         with whole(log) as file:  # steps after the checkpoint will be done again
             file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        return rows, header["step"]
+        return rows, header, tensors
 
 
 class Average:
@@ -132,14 +158,14 @@ class Average:
 
 
 def _optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
-    groups = []
+    alike: dict[tuple[float, float], list[nn.Parameter]] = {}  # one group for each setting: a step takes them together
     for name, p in model.named_parameters():
         if p.requires_grad:
             scale = next((s for prefix, s in config.lr_scale.items() if name.startswith(prefix)), 1.0)
-            decay = config.weight_decay if p.ndim > 1 else 0.0
-            groups.append({"params": [p], "scale": scale, "weight_decay": decay})
-    if not groups:
+            alike.setdefault((scale, config.weight_decay if p.ndim > 1 else 0.0), []).append(p)
+    if not alike:
         raise InputError("no parameter of the network wants a gradient; unfreeze a part of it")
+    groups = [{"params": ps, "scale": scale, "weight_decay": decay} for (scale, decay), ps in alike.items()]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
@@ -152,7 +178,7 @@ def _under(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 class Data(Protocol):
     def batch(self, step: int) -> Any:
-        """Batch number `step`, a pure function of it."""
+        """Batch number `step`, a pure function of it; for more shards than one, batch(step, shard, shards), a part of it."""
 
 
 @dataclass
@@ -166,30 +192,6 @@ class History:
         return [row[name] for row in self.rows]
 
 
-@cache
-def bf16_is_faster(device: torch.device | str = "cpu") -> bool:
-    """Measure a 3x3 convolution in both types, a fifth of a second; true where bfloat16 is at least 1.2 times faster.
-
-    Some processors have units for bfloat16 (AMX, tensor cores), others emulate it many times slower: choose by measurement,
-    once for a device.
-    """
-    shapes = (8, 64, 56, 56), (64, 64, 3, 3)
-    x, w = (torch.ones(shape, device=device).to(memory_format=torch.channels_last) for shape in shapes)
-    best = {torch.float32: math.inf, torch.bfloat16: math.inf}
-    for _ in range(8):  # in turns: what else the machine does meanwhile hits both
-        for dtype in best:
-            a, b, start = x.to(dtype), w.to(dtype), time.perf_counter()
-            F.conv2d(a, b, padding=1).sum().item()  # waits for a GPU
-            best[dtype] = min(best[dtype], time.perf_counter() - start)
-    return best[torch.float32] > 1.2 * best[torch.bfloat16]
-
-
-def wants_bf16(precision: str, device: torch.device | str) -> bool:
-    """What "fp32", "bf16" or "auto" (`bf16_is_faster`) comes to on a device; InputError for another word."""
-    check_choice("precision", precision, PRECISIONS)
-    return precision == "bf16" or (precision == "auto" and bf16_is_faster(device))
-
-
 def fit(
     model: nn.Module,
     data: Data,
@@ -198,7 +200,7 @@ def fit(
     *,
     out: str | Path | None = None,
     header: dict | None = None,
-    resume: bool = False,
+    resume: bool | str = False,
     progress: bool = True,
 ) -> History:
     """Train a network; stop and go on at will.
@@ -213,57 +215,45 @@ def fit(
     Returns:
         History of the logged steps, earlier ones included; `finished` is False after Ctrl-C (the checkpoint is kept).
     Raises:
-        InputError: a loss that is not finite, a folder that holds a run already or another network's, an unknown option.
-    Source: DeepMask section 3.3 for the numbers of `FitConfig`. Lesson: 03.
+        InputError: a loss that is not finite; a folder that holds a run already or another network's, or in which another
+            process is training; an unknown option.
+    Source: DeepMask, Implementation Details, for the numbers of `FitConfig`. Lesson: 03.
     """
     device = next(model.parameters()).device
-    bf16 = wants_bf16(config.precision, device)
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     run = Run(model, config, out, header or {})
-    rows, first = run.open(resume)
-    batches = iter(DataLoader(_Batches(data), batch_size=None, sampler=range(first, config.steps), num_workers=config.workers))
-    bar = tqdm(total=config.steps, initial=first, disable=not progress, unit="step", mininterval=0.5)
-    samples, clock = 0, time.perf_counter()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _stop_after_step() as stop, bar:
-        for step in range(first, config.steps):
-            batch = next(batches).to(device)
-            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout depends on the step alone
+    with held(run.out), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), stop_after_step() as stop:
+        rows, first = run.open(resume)
+        parts = Parts(model, loss_fn, config, run.in_bf16(device))
+        order, own = range(first * len(parts.own), config.steps * len(parts.own)), torch.Generator()  # the caller's stays
+        loader = DataLoader(Batches(data, parts), batch_size=None, sampler=order, num_workers=config.workers, generator=own)
+        batches, quiet = iter(loader), not progress or parts.rank > 0
+        steps = range(first, config.steps)
+        bar = tqdm(steps, initial=first, total=config.steps, disable=quiet, unit="step", mininterval=0.5)
+        samples, clock, total = 0, time.perf_counter(), torch.zeros((), device=device)
+        for step in bar:
             lr = _set_lr(run.optimizer, config, step)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                losses = loss_fn(model, batch, step)
-            values = {k: v.item() for k, v in losses.items()}
-            if not math.isfinite(values["loss"]):
-                parts = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
-                advice = f"lower lr (now {lr:.3g}) or set clip; {run.kept()}"
-                raise InputError(f"loss is not finite at step {step} ({parts}); {advice}")
-            run.learn(losses["loss"], step)
-            samples += len(batch)
-            bar.update()
-            last = (done := step + 1) == config.steps or stop.is_set()
+            run.optimizer.zero_grad(set_to_none=True)
+            losses = parts.backward(batches, step)
+            done, stopped, total = step + 1, any_of(stop.is_set()), total + losses["loss"]
+            last = done == config.steps or stopped
+            if device.type == "cpu" or last or 0 in (done % config.log_every, done % config.save_every):
+                values, total = run.read(losses, total, step, lr), torch.zeros_like(total)
+            run.learn(step)
             if done % config.log_every == 0 or last:
-                rate = samples / (time.perf_counter() - clock)
-                samples, clock = 0, time.perf_counter()
+                rate = (parts.seen - samples) / (time.perf_counter() - clock)
+                samples, clock = parts.seen, time.perf_counter()
                 rows.append({"step": done, **values, "lr": lr, "rate": rate})
                 bar.set_postfix(loss=f"{values['loss']:.3f}", rate=f"{rate:.0f}/s", refresh=False)
                 run.log(rows[-1])
             if done % config.save_every == 0 or last:
                 run.save(done)
-            if stop.is_set():
+            if stopped:
                 return History(rows, finished=False)
     if run.average is not None:
         run.average.apply()
     return History(rows, finished=True)
-
-
-class _Batches(Dataset):
-    """Batch number i, as a loader with workers wants it."""
-
-    def __init__(self, data: Data):
-        self.data = data
-
-    def __getitem__(self, step: int) -> Any:
-        return self.data.batch(step)
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, config: FitConfig, step: int) -> float:
@@ -277,24 +267,3 @@ def _set_lr(optimizer: torch.optim.Optimizer, config: FitConfig, step: int) -> f
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
     return lr
-
-
-@contextmanager
-def _stop_after_step() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM ask the loop to finish its step and save; a second one stops at once."""
-    stop = threading.Event()
-
-    def ask(number: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may catch signals
-        yield stop
-        return
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)

@@ -36,12 +36,13 @@ class FitConfig:
     save_every: int = 200  # steps
     workers: int = 0  # processes that prepare batches
     seed: int = 0
+    shards: int = 1  # equal parts of a batch, whose mean gradient makes a step; processes share them out
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, ("adamw", "sgd"))
         check_choice("schedule", self.schedule, ("cosine", "constant", "step", "wsd"))
         check_choice("precision", self.precision, PRECISIONS)
-        for name in ("steps", "log_every", "save_every"):
+        for name in ("steps", "log_every", "save_every", "shards"):
             check_range(name, getattr(self, name), 1, None)
         for name in ("momentum", "weight_decay", "warmup", "clip", "workers"):
             check_range(name, getattr(self, name), 0, None)
@@ -64,9 +65,13 @@ class Recipe:
     rules: str = "paper"  # `rules` of the sampler; "official" is that of official/patches.py
     balance: str = "class"  # "class": category first (official code), or "uniform"
     padding: str = "symmetric"  # beyond the picture: it mirrored, or "mean" grey, which whole-picture inference shows
+    min_area: float = 100  # px of mask, and the next px of box: smaller objects are no positives; official code: 100 and 5
+    min_side: float = 5
+    max_side: int | None = None  # px: larger pictures are reduced to it, as `propose` does (1024); papers: COCO's are smaller
     jitter: bool = True  # paper: +-16 px and 2^(+-1/4) at the 224-px scale, flip
     colour: float = 0.0  # shake of brightness, contrast and saturation; papers: none
     turn: float = 0.0  # degrees, either way; papers: none
+    paste: float = 0.0  # share of patches with an object of another picture; papers: none
     freeze: int = 0  # trunk stages (stem, layer1, ...) that keep their weights
     score_weight: float = 1 / 32  # lambda
     alternate: bool = False  # paper: back-propagation alternates between the branches
@@ -75,8 +80,10 @@ class Recipe:
     fit: FitConfig = field(default_factory=FitConfig)
 
     def __post_init__(self) -> None:
-        for name, high in {"colour": 1, "turn": 180, "freeze": None, "score_weight": 1, "cache": None}.items():
+        for name, high in {"colour": 1, "turn": 180, "paste": 1, "freeze": None, "score_weight": 1, "cache": None}.items():
             check_range(name, getattr(self, name), 0, high)
+        for name, low in {"min_area": 0, "min_side": 0, "max_side": 32, "positives": 0, "negatives": 0}.items():
+            check_range(name, getattr(self, name), low, None)
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,14 @@ class MultiPathRecipe:
 # ours, all of them: AdamW, a short warm-up, clipped gradients, bf16 where it is faster; the lists below say what differs
 OURS: dict = {"weight_decay": 0.05, "warmup": 100, "clip": 5.0, "precision": "auto", "save_every": 100}
 PHOTOS: dict = {**OURS, "weight_decay": 0.1, "lr_scale": {"trunk.": 0.2}}  # the trunk has learnt from ImageNet
-SHAKEN: dict = {"padding": "mean", "colour": 0.4, "turn": 20.0}  # photographs are few, and inference shows grey beyond them
+# photographs are few and large; inference shows grey beyond them, and reduces them
+SHAKEN: dict = {"padding": "mean", "colour": 0.4, "turn": 20.0, "max_side": 1024}
+
+# minutes on two cores
+FEW: dict = {**OURS, "steps": 300, "lr": 3e-4, "weight_decay": 0.1, "warmup": 20, "ema": 0.98}
+LITE: dict = {
+    "model": "multipathnet_lite0", "rois": 32, "background": 0.0, "short_side": (256, 448), "max_side": 640, "colour": 0.4,
+}  # fmt: skip
 
 DEEPMASK = {
     # ours: the checkpoint that comes with the library
@@ -125,7 +139,9 @@ DEEPMASK = {
             steps=6000, lr=1e-3, **{**PHOTOS, "save_every": 200}, schedule="wsd", decay=0.25, ema=0.999, log_every=20
         ),
     ),
-    # DeepMask section 3.3: SGD, batch 32, lr 0.001, momentum 0.9, weight decay 0.00005
+    # ours: a few pictures of your own, from the network for photographs, whose trunk stays as it is
+    "few": Recipe(model="deepmask_lite0", positives=22, negatives=10, freeze=5, **SHAKEN, paste=0.3, fit=FitConfig(**FEW)),
+    # DeepMask, Implementation Details: SGD, batch 32, lr 0.001, momentum 0.9, weight decay 0.00005
     "paper": Recipe(
         model="deepmask_vgg_a", positives=16, negatives=16, alternate=True,
         fit=FitConfig(steps=500_000, lr=1e-3, optimizer="sgd", weight_decay=5e-5, schedule="constant", save_every=4000),
@@ -163,7 +179,16 @@ SHARPMASK = {  # a frozen score asks for no negatives
             log_every=20,
         ),
     ),
-    # SharpMask section 3.2: lr 1e-3; the rest as DeepMask's. Official train.lua: epochs of 4000 batches of 32, meant to halve
+    # ours: a few pictures of your own, masks and scores together, on a trunk that stays as it is
+    "few": Recipe(
+        model="sharpmask_lite0", positives=22, negatives=10, freeze=5, end_to_end=True, **SHAKEN, paste=0.3, fit=FitConfig(**FEW)
+    ),
+    # SharpMask section 3.2: lr 1e-3; the rest as DeepMask's, its length among it
+    "paper": Recipe(
+        model="sharpmask_resnet50", positives=32, negatives=0,
+        fit=FitConfig(steps=500_000, lr=1e-3, optimizer="sgd", weight_decay=5e-5, schedule="constant", save_every=4000),
+    ),
+    # Official train.lua: epochs of 4000 batches of 32, meant to halve
     # the rate at epoch 51 and to take 1e-4 from 81, plain SGD; its rate never advances (TrainerSharpMask.lua)
     "official": Recipe(
         model="sharpmask_resnet50", positives=32, negatives=0, rules="official",
@@ -195,6 +220,14 @@ MULTIPATHNET = {
         model="multipathnet_resnet50", options={"head": "linear", "pooling": "align"}, rois=24, background=0.0,
         short_side=(224, 384), max_side=512, colour=0.4, fit=FitConfig(steps=2000, lr=5e-4, **{**PHOTOS, "weight_decay": 0.05}),
     ),
+    # ours: several sets of photographs, on the trunk of the network that proposes
+    "mixed": MultiPathRecipe(
+        **LITE, cache=2000, fit=FitConfig(
+            steps=2500, lr=1e-3, **{**OURS, "save_every": 200}, schedule="wsd", decay=0.3, ema=0.998, log_every=20
+        ),
+    ),
+    # ours: a few pictures of your own
+    "few": MultiPathRecipe(**LITE, fit=FitConfig(**FEW)),
     # MultiPath section 4.1 [papers 3.3]: 4 pictures of 64 proposals, of the 1000 best; no weight decay
     "paper": MultiPathRecipe(model="multipathnet_vgg16", top=1000, short_side=(800, 800), fit=SCRIPT),
     # official script [papers 3.3, 4.13, 4.14]: the same numbers; its heads are not tied to their thresholds, and its trunk

@@ -9,7 +9,7 @@ and one network gives both kinds of masks. The third stage is in `detector`.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -29,8 +29,12 @@ from fairseg_lite.models.network import Network, seeded
 from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.training.fit import History, fit
 from fairseg_lite.training.recipes import MultiPathRecipe, Recipe
+from fairseg_lite.training.shards import first_of, highest, rank_and_world
 
-SETTLED = ("model", "options", "freeze", "end_to_end", "statistics", "fit.optimizer", "fit.ema")  # once a run has begun
+# once a run has begun
+SETTLED = ("model", "options", "freeze", "end_to_end", "statistics", "fit.optimizer", "fit.ema", "fit.shards")
+FREE = ("fit", "fit.steps", "fit.warmup", "fit.log_every", "fit.save_every", "fit.workers", "cache")  # change nothing learnt
+SHOWN = 12  # categories in a sentence
 
 
 def loss_of(recipe: Recipe) -> Callable[[nn.Module, PatchBatch, int], dict[str, Tensor]]:
@@ -68,9 +72,9 @@ def train_deepmask(
         The network in evaluation mode, and its history.
     Raises:
         InputError: as `trained`.
-    Source: DeepMask section 3.3. Lesson: 03.
+    Source: DeepMask, Joint Learning. Lesson: 03.
     """
-    model = model or begun(recipe, run.get("out"), run.get("resume", False))
+    model = model or begun(recipe, run.get("out"), run.get("resume", False), data=described(dataset))
     if model is None:
         extra = {} if trunk_weights is None else {"trunk_weights": trunk_weights}
         with seeded(recipe.fit.seed):
@@ -80,12 +84,17 @@ def train_deepmask(
 
 
 def train_sharpmask(
-    dataset: SceneDataset, *, recipe: Recipe, deepmask: DeepMask | None = None, **run: Any
+    dataset: SceneDataset,
+    *,
+    recipe: Recipe,
+    deepmask: DeepMask | None = None,
+    model: SharpMask | None = None,
+    **run: Any,
 ) -> tuple[SharpMask, History]:
     """Train the refinement of a DeepMask.
 
     Args:
-        dataset, run: as for `train_deepmask`. recipe: with `end_to_end` the DeepMask is trained, too.
+        dataset, model, run: as for `train_deepmask`. recipe: with `end_to_end` the DeepMask is trained, too.
         deepmask: a trained one, from `load_model`; it becomes part of the result. None where a run goes on: it comes with it.
     Returns:
         The network in evaluation mode, and its history.
@@ -95,7 +104,7 @@ def train_sharpmask(
     """
     if recipe.end_to_end and not recipe.negatives:
         raise InputError("end_to_end without negatives: the score would learn to say yes always; set negatives above 0")
-    model = begun(recipe, run.get("out"), run.get("resume", False))
+    model = model or begun(recipe, run.get("out"), run.get("resume", False), data=described(dataset))
     if model is None:
         base = recipe.model.replace("sharpmask", "deepmask")
         held = deepmask.record.model if isinstance(deepmask, DeepMask) else type(deepmask).__name__
@@ -105,7 +114,10 @@ def train_sharpmask(
             )
         with seeded(recipe.fit.seed):
             model = MODELS[recipe.model](deepmask=deepmask, **recipe.options)
-    return model, trained(model.freeze(not recipe.end_to_end), dataset, recipe, **run)
+    model.freeze(not recipe.end_to_end)
+    if recipe.end_to_end:
+        model.trunk.freeze(recipe.freeze)
+    return model, trained(model, dataset, recipe, **run)
 
 
 def trained(
@@ -116,7 +128,7 @@ def trained(
     out: str | Path | None = None,
     about: dict | None = None,
     device: torch.device | str = "cpu",
-    resume: bool = False,
+    resume: bool | str = False,
     progress: bool = True,
     sampler: type[PatchSampler] = PatchSampler,
 ) -> History:
@@ -126,14 +138,15 @@ def trained(
         model: changed in place. recipe: the run's numbers.
         out: folder for `state.safetensors`, `log.jsonl` and, when done, `model.safetensors`.
         about: what else the network's record is to remember. device: where to train.
-        resume: go on from `out`. progress: show a bar.
+        resume: go on from `out`, with the recipe and data that the run began with; "changed": with another's numbers, as far as
+            a run can. progress: show a bar.
         sampler: what draws the patches; its `rules` must be the recipe's.
     Raises:
         InputError: the sampler follows other rules or finds no usable object; or from `fit` and the disk.
     """
     if sampler.rules != recipe.rules:
         raise InputError(f"the recipe's rules are {recipe.rules!r}, but {sampler.__name__} follows {sampler.rules!r}")
-    names = ("positives", "negatives", "balance", "padding", "jitter", "colour", "turn")
+    names = ("positives", "negatives", "balance", "padding", "jitter", "min_area", "min_side", "colour", "turn", "paste")
     samples = sampler(
         dataset,
         patch_spec(model),
@@ -153,37 +166,51 @@ def finished(model: Network, samples: Any, step_loss: Callable, recipe: Recipe |
     header = model.record.header()
     history = fit(model.train(), samples, step_loss, recipe.fit, out=out, header=header, **how)
     model.eval()
+    if hasattr(samples, "left_out"):
+        highest(samples.left_out)  # each process has counted in its own pictures
     if dropped := getattr(samples, "dropped", None):  # proposals that were left out, and why
         model.record = replace(model.record, about={**model.record.about, "dropped": dict(dropped)})
-    if out is not None and history.finished:
+    if out is not None and history.finished and rank_and_world()[0] == 0:
         save_model(Path(out) / "model.safetensors", model)
     return history
 
 
-def begun(recipe: Recipe | MultiPathRecipe, out: str | Path | None, resume: bool, **record: tuple) -> Any:
+def begun(recipe: Recipe | MultiPathRecipe, out: str | Path | None, resume: bool | str, *, data: str, **record: tuple) -> Any:
     """The network that a run in a folder began with, before its weights are loaded; None where no run is to go on.
 
     Args:
+        recipe, out, resume: as for `trained`. data: the training data in words, as in the record.
         record: what else must be the same, such as categories.
     Raises:
-        InputError: it began with something else, or with another of the numbers that are `SETTLED` then.
+        InputError: it began with something else: with numbers that are `SETTLED` then; unless resume is "changed" with any but
+            the `FREE` ones.
     """
-    if not resume or out is None or not (Path(out) / "state.safetensors").exists():
+    state = Path(out or "") / "state.safetensors"
+    header = first_of(lambda: load_tensors(state)[1] if resume and out is not None and state.exists() else None)
+    if header is None:
         return None
-    header = load_tensors(Path(out) / "state.safetensors")[1]
     before = {**header, **_flat(header.get("recipe", {}))}
-    now = _flat(json.loads(json.dumps({**asdict(recipe), **record})))  # tuples become lists, as they come back
-    for name in (*SETTLED, *record):
-        if name in before and before[name] != now.get(name):
-            a: Any = before[name]
-            b: Any = now.get(name)
-            if name in record:
-                a, b = next((x, y) for x, y in zip_longest(a, b) if x != y)
+    now = _flat(json.loads(json.dumps({**record, **asdict(recipe), "data": data})))  # tuples become lists, as they come back
+    for name, wanted in now.items():
+        settled = name in SETTLED or name in record
+        if name in before and before[name] != wanted and (settled or (resume is True and name not in FREE)):
+            a, b = _listed(before[name], wanted) if name in record else (repr(before[name]), repr(wanted))
+            advice = (
+                "that is settled when a run begins" if settled else 'resume="changed" (a command\'s --resume) takes other numbers'
+            )
             raise InputError(
-                f"{str(out)!r} holds a run that began with {name} {a!r}, and now it is {b!r}; that is settled when a run begins: "
-                "leave it as it was, or choose another folder"
+                f"{str(out)!r} holds a run that began with {name} {a}, and now it is {b}; {advice}: leave it as it was, "
+                "or choose another folder"
             )
     return MODELS[recipe.model](**header["kwargs"])
+
+
+def _listed(a: Sequence, b: Sequence) -> tuple[str, str]:
+    """Two lists for people; long ones from their first difference on."""
+    first = next(i for i, (x, y) in enumerate(zip_longest(a, b)) if x != y) if max(len(a), len(b)) > SHOWN else 0
+    shown = ([*map(str, part[first : first + SHOWN])] + ["..."] * (len(part) > first + SHOWN) for part in (a, b))
+    one, other = (", ".join(["..."] * bool(first) + part) or "none" for part in shown)
+    return one, other
 
 
 def _flat(recipe: dict) -> dict:

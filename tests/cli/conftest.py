@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from fairseg_lite.cli import main
+from fairseg_lite.cli.options import SHARED
 from fairseg_lite.data.coco import write_coco_folder
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.models.checkpoints import save_model
@@ -16,8 +17,9 @@ from fairseg_lite.models.multipathnet import multipathnet_tiny
 
 
 @pytest.fixture
-def cli(capsys):
-    """Run `fairseg-lite WORDS`; gives (exit code, lines on stdout, lines on stderr)."""
+def cli(capsys, monkeypatch):
+    """Run `fairseg-lite WORDS`, on the processor unless they say otherwise; gives (exit code, lines on stdout, on stderr)."""
+    monkeypatch.setitem(SHARED["--device"], "default", "cpu")
 
     def run(*words: object) -> tuple[int, list[str], list[str]]:
         capsys.readouterr()

@@ -40,8 +40,8 @@ def edit(folder, change):
 ], ids=["empty", "corrupt", "another format"])  # fmt: skip
 def test_a_file_that_is_no_picture(refused, network, tmp_path, content, said):
     (tmp_path / "bad.jpg").write_bytes(content)
-    for words in (("propose", tmp_path / "bad.jpg"), ("demo", tmp_path / "bad.jpg")):
-        line = refused(*words, "-o", tmp_path / "o", "--model", network)
+    for words in (("propose", tmp_path / "bad.jpg", "--model", network), ("demo", tmp_path / "bad.jpg")):
+        line = refused(*words, "-o", tmp_path / "o")
         assert said in line
         assert "bad.jpg" in line
     assert list((tmp_path / "o").iterdir()) == []
@@ -146,8 +146,6 @@ def test_files_of_other_programs_are_told_what_to_do_with(refused, network, phot
 
 @pytest.mark.parametrize("words", [
     ("propose", "PHOTO", "-o", "OUT", "--model", "shapes-multipath"),
-    ("demo", "-o", "OUT", "--model", "shapes-multipath"),
-    ("demo", "-o", "OUT", "--detector", "shapes"),
     ("evaluate", "shapes-multipath", "shapes:1"),
     ("evaluate", "shapes-multipath", "shapes:1", "--boundary"),
     ("evaluate", "detections", "shapes", "shapes:1"),
@@ -250,7 +248,6 @@ def test_numbers_that_make_no_sense(refused, tmp_path):
     for word, said in NUMBERS.items():
         assert said in refused(*start, "--set", word), word
     assert "width is 0; it must be at least 1" in refused("bench", "--quick", "--set", "width=0")
-    assert "there are 500" in refused("demo", "--scene", 500, "-o", tmp_path / "d")
 
 
 def test_a_server_that_cannot_be_reached(refused, tmp_path):

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from fairseg_lite.data.coco import CocoDataset, to_coco
+from fairseg_lite.data.coco import CocoDataset, to_coco, write_coco_folder
+from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.evaluation.precision import evaluate_detections
 
 
@@ -206,7 +207,23 @@ def test_results_that_do_not_fit_the_data(refused, detectors, network, scenes, t
     assert "hold a dict; wanted a COCO result file" in said({"images": rows})
     assert "cannot be read as JSON" in refused("evaluate", "detections", tmp_path / "none.json", scenes)
     line = refused("evaluate", "detections", detectors / "two.safetensors", scenes, "--proposer", network)
-    assert "names cat, dog, which data" in line
+    assert "names cat, dog, none of which data" in line
+
+
+def test_names_that_the_data_has_not_are_left_out(cli, network, tmp_path):
+    """A network of nine names against data with one of them: its objects of that name are judged, the others' are no mistakes."""
+    folder = tmp_path / "stars"
+    write_coco_folder(ShapesDataset(3), folder)
+    content = json.loads((folder / "instances.json").read_text("utf-8"))
+    star = next(c for c in content["categories"] if c["name"] == "star")
+    content |= {"categories": [star], "annotations": [o for o in content["annotations"] if o["category_id"] == star["id"]]}
+    (folder / "instances.json").write_text(json.dumps(content), "utf-8")
+    code, said, err = cli(
+        "evaluate", "detections", "shapes-multipath", folder, "--proposer", network, "--save", tmp_path / "r.json"
+    )
+    assert (code, err) == (0, [])
+    assert "names 8 categories that are none of the data's" in said[0]
+    assert {row["category_id"] for row in json.loads((tmp_path / "r.json").read_text("utf-8"))} <= {star["id"]}
 
 
 def test_evaluate_of_one_word_still_measures_proposals(cli, network):
@@ -215,6 +232,7 @@ def test_evaluate_of_one_word_still_measures_proposals(cli, network):
 
 
 def test_names_of_made_up_shapes_are_not_taken_for_names_of_photographs(cli, detect, photo, tmp_path):
-    code, said, _ = cli("detect", photo, "-o", tmp_path / "o", "--proposer", "shapes-sharp", "--set", "top=5")
+    words = ("--model", "shapes-multipath", "--proposer", "shapes-sharp", "--set", "top=5")
+    code, said, _ = cli("detect", photo, "-o", tmp_path / "o", *words)
     assert code == 0 and any("learnt made-up shapes" in line for line in said)
     assert not any("made-up" in line for line in detect(photo)[0])

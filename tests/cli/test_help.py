@@ -36,7 +36,7 @@ def examples(text: str) -> list[list[str]]:
 def test_the_commands_are_those_of_the_plan():
     assert {" ".join(words) for words in JOBS} == {
         "demo", "propose", "detect", "train deepmask", "train sharpmask", "train multipathnet", "ablate", "evaluate",
-        "evaluate detections", "bench", "data shapes", "data check", "data coco", "import",
+        "evaluate detections", "bench", "data shapes", "data check", "data split", "data convert", "data coco", "import",
     }  # fmt: skip
 
 

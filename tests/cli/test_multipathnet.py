@@ -44,7 +44,7 @@ def test_train_measure_and_resume(cli, refused, folder, tmp_path):
     assert load_model(tmp_path / "r/model.safetensors").thresholds == (0.5,)
     assert "--proposals is shapes, and the run in" in refused(*words[:-2], "--resume", "--proposals", "shapes")
     categories = _renamed(folder / "scenes", tmp_path / "other")
-    assert "began with categories 'square', and now it is 'box'" in refused(
+    assert "began with categories square, triangle, star" in refused(
         "train", "multipathnet", categories, *words[3:5], "--resume", "--proposals", folder / "boxes.json", "--steps", 4
     )
     steps = [json.loads(line)["step"] for line in (tmp_path / "r/log.jsonl").read_text("utf-8").splitlines()]
@@ -67,16 +67,18 @@ def test_a_network_makes_the_proposals_once(cli, folder, tmp_path):
     words = ("train", "multipathnet", "shapes:2", "--out", tmp_path, "--proposals", "shapes", "--set", "top=10")
     assert cli(*words, *QUICK)[0] == 0
     path = tmp_path / "proposals-train-shapes-10.json"
-    rows = json.loads(path.read_text("utf-8"))
+    rows = json.loads(path.read_text("utf-8"))["annotations"]
     assert len(rows) == 20 and {r["image_id"] for r in rows} == {1, 2}
     before = path.stat().st_mtime_ns
     assert cli(*words[:-2], "--resume", "--steps", 3)[0] == 0
     assert path.stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("words", [("--weights", 1), ("--exhaustive", "none")])
-def test_options_of_several_sets_are_not_taken_and_ignored(refused, folder, tmp_path, words):
-    assert "no use for --weights and --exhaustive yet" in refused("train", "multipathnet", folder, "-o", tmp_path / "r", *words)
+@pytest.mark.parametrize(
+    ("words", "why"), [(("--weights", 1, 2), "1 data sets"), (("--exhaustive", "none", "all"), "1 data sets")]
+)
+def test_options_of_several_sets_fit_their_number(refused, folder, tmp_path, words, why):
+    assert why in refused("train", "multipathnet", folder, "-o", tmp_path / "r", *words)
 
 
 def test_bad_words(refused, folder, tmp_path):

@@ -133,35 +133,15 @@ def one_photograph(monkeypatch):
 
 
 @pytest.mark.usefixtures("one_photograph")
-def test_demo_draws_a_scene_and_a_picture_of_yours(cli, network, photo, tmp_path):
-    code, said, err = cli("demo", photo, "-o", tmp_path / "d", "--model", network)
+def test_demo_finds_and_names_in_photographs_and_in_a_picture_of_yours(cli, photo, tmp_path):
+    code, said, err = cli("demo", photo, "-o", tmp_path / "d")
     assert (code, err) == (0, [])
     written = sorted(p.name for p in (tmp_path / "d").iterdir())
-    assert written == ["demo.png", "photo.json", "photo.png", "photographs.png", "proposals.json"]
+    assert written == ["photo.json", "photo.png", "photographs.png"]
     assert [line.rsplit("/")[-1] for line in said if line.endswith((".png", ".json"))] == [
-        "photographs.png", "demo.png", "proposals.json", "photo.png", "photo.json",
+        "photographs.png", "photo.png", "photo.json",
     ]  # fmt: skip
-    height, width, _ = pixels(tmp_path / "d/demo.png").shape
-    assert width > 2.5 * height, "three squares side by side"
-    assert next(iter(load_results(tmp_path / "d/proposals.json").values())).size == (192, 192)
-    assert next(iter(load_results(tmp_path / "d/photo.json").values())).size == (70, 90)
-
-
-@pytest.mark.usefixtures("one_photograph")
-def test_demo_shows_another_scene_on_request(cli, network, tmp_path):
-    drawn = []
-    for scene in (0, 1):
-        assert cli("demo", "--scene", scene, "-o", tmp_path, "--model", network)[0] == 0
-        drawn.append((tmp_path / "demo.png").read_bytes())
-    assert drawn[0] != drawn[1]
-
-
-@pytest.mark.usefixtures("one_photograph")
-def test_demo_names_objects(cli, network, detectors, photo, tmp_path):
-    words = ("demo", photo, "-o", tmp_path, "--model", network)
-    code, said, _ = cli(*words, "--detector", detectors / "nine.safetensors")
-    assert code == 0 and [line.split(":")[0] for line in said if "named" in line] == ["named in demo.png"]
-    height, width, _ = pixels(tmp_path / "demo.png").shape
-    assert width > 3.3 * height, "four squares side by side"
-    code, _, err = cli(*words, "--detector", tmp_path / "none.safetensors")
-    assert code == 2 and "no such file" in err[0]
+    assert [line.split(":")[0] for line in said if "named" in line] == ["named in photo.jpg"]
+    height, width, _ = pixels(tmp_path / "d/photographs.png").shape
+    assert height > 2.5 * width, "one photograph, its objects, what is found and the names"
+    assert all(row["segmentation"]["size"] == [70, 90] for row in json.loads((tmp_path / "d/photo.json").read_text("utf-8")))

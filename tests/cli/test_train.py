@@ -210,7 +210,7 @@ def test_sharpmask_on_top_of_a_run_and_resumed(cli, refused, tmp_path):
     words = ("train", "sharpmask", "shapes:20", "--out", out)
     source = ("--from", deep / "model.safetensors")
     code, said, _ = cli(*words, *source, *SHARP, "--set", "options.k=16", "--valid", "shapes:1")
-    assert code == 0 and said[0].startswith("sharpmask_tiny: 2 steps") and "mean IoU" in said[-1]
+    assert code == 0 and said[-2].startswith("sharpmask_tiny: 2 steps") and "mean IoU" in said[-1]
     model = load_model(out / "model.safetensors", kind="SharpMask")
     assert model.record.kwargs == {"deepmask": {}, "k": 16}
     assert (model.record.recipe["positives"], model.record.recipe["negatives"]) == (4, 0)
@@ -221,9 +221,9 @@ def test_sharpmask_on_top_of_a_run_and_resumed(cli, refused, tmp_path):
     assert "holds a run of sharpmask_tiny; resume it with train sharpmask" in refused(
         "train", "deepmask", "shapes:20", "--out", out, "--resume"
     )
-    assert "holds a sharpmask_tiny, wanted a DeepMask" in refused(
-        *words[:-1], tmp_path / "x", "--from", out / "model.safetensors"
-    )
+    code, text, _ = cli(*words[:-1], tmp_path / "on", "--from", out / "model.safetensors", "--steps", 1)
+    assert code == 0 and text[-1].startswith("sharpmask_tiny: 1 steps")  # a SharpMask goes on as a whole
+    assert "holds a MultiPathNet; wanted" in refused(*words[:-1], tmp_path / "x", "--from", "shapes-multipath")
     assert "k is 24; halved four times" in refused(*words[:-1], tmp_path / "x", *source, "--set", "options.k=24")
 
 

@@ -107,6 +107,20 @@ def test_a_folder_takes_runs_of_one_kind(run):
         run(images=2)
 
 
+def test_a_folder_takes_runs_on_the_same_data_and_proposals(run, scenes, boxes, tmp_path):
+    run(rows=ROWS[:1])
+    moved = {k: v._replace(boxes=v.boxes + 1) for k, v in boxes.items()}
+    other, recipe = ShapesDataset(3, seed=1), quick(options={"width": 16})
+    for what, given in (
+        ("training data", (other, boxes, scenes, boxes)),
+        ("training proposals", (scenes, moved, scenes, boxes)),
+        ("data to measure on", (scenes, boxes, other, boxes)),
+        ("proposals to measure on", (scenes, boxes, scenes, moved)),
+    ):
+        with pytest.raises(ValueError, match=f"holds runs with about.hash.{what} = '"):
+            ablate(*given, recipe=recipe, out=tmp_path, seeds=1, rows=ROWS[:1], progress=False)
+
+
 def test_pictures_are_measured_at_the_size_they_were_trained_at(run, monkeypatch):
     sizes, real = [], ablation.detect
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fairseg_lite.data.coco import CocoDataset, check, to_coco, write_coco_folder
-from fairseg_lite.data.patches import usable_rows
+from fairseg_lite.data.objects import usable_rows
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.geometry.masks import rle_encode
 
@@ -115,8 +115,8 @@ def test_sizes_need_not_be_written(tmp_path):
 
 def test_unused_and_missing_categories(tmp_path):
     assert CocoDataset(folder(tmp_path, categories=[])).categories == ()
-    with pytest.raises(ValueError, match="1.png: annotation 7: its category 18 is not in 'categories'"):
-        CocoDataset(folder(tmp_path, annotation(), categories=[]))
+    data = CocoDataset(folder(tmp_path, annotation(), categories=[]))
+    assert (data.categories, data.category_ids) == (("18",), (18,)) and "their ids taken as names (first: 18)" in data.mended[0]
 
 
 @pytest.mark.parametrize("where", ["images", "flat", "beside", "elsewhere"])
@@ -210,7 +210,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 def test_the_report_counts_everything(tmp_path):
     images = [{"id": i, "file_name": f"{i}.png", "height": H, "width": W} for i in (1, 2)]
-    bad = annotation(id=9, segmentation=...)
+    bad = annotation(id=9, segmentation=..., bbox=...)
     crowd = annotation(id=10, iscrowd=1, category_id=90)
     report = check(folder(tmp_path, annotation(area=1), bad, crowd, images=images), progress=False)
     assert (report.images, report.empty_images, report.instances, report.crowds, report.measured) == (2, 1, 1, 1, 1)
@@ -222,7 +222,7 @@ def test_the_report_counts_everything(tmp_path):
         "and 1 crowds",
         "dog 1",
         "1 faults",
-        "no segmentation: 1.png: annotation 9",
+        "no mask and no box: 1.png: annotation 9",
     ):
         assert part in text
 

@@ -14,20 +14,24 @@ from tests.data.test_coco import MASK, H, W, annotation, folder
 
 
 BAD_ANNOTATIONS = {
-    "no segmentation": [{"segmentation": ...}, {"segmentation": []}, {"segmentation": None}, {"segmentation": {}}],
+    "no mask and no box": [
+        {"segmentation": no, "bbox": bad}
+        for no in (..., [], None, {}, [[]])
+        for bad in (..., [], [1, 2, 3], [1, 2, "a", 4], "1 2")
+    ],
+    "empty box": [{"segmentation": ..., "bbox": b} for b in ([4, 5, 0, 9], [4, 5, -3, 9], [40, 5, 9, 9])],
     "bad segmentation": [{"segmentation": "11 22"}, {"segmentation": 3}],
     "bad polygon": [
         {"segmentation": [[1, 1, 5, 5]]},
-        {"segmentation": [[]]},
         {"segmentation": [[1, 1, 5, 5, 9]]},
         {"segmentation": [[1, 1, 5, 5], [1, 1, 5, 5, float("nan"), 9]]},
         {"segmentation": [[1, 1, 5, 5, 10**400, 9]]},
-        {"segmentation": [[1, 1, 5, 5, "8", 9]]},
+        {"segmentation": [[1, 1, 5, 5, "x", 9]]},
     ],
     "bad RLE": [
         {"segmentation": {"size": [H, W], "counts": [3, 4]}},
         {"segmentation": {"size": [H, W], "counts": rle_encode(MASK)["counts"][:-1]}},
-        {"segmentation": {"counts": [H * W]}},
+        {"segmentation": {"counts": [H * W - 1]}},
         {"segmentation": {"size": [H, W], "counts": None}},
         {"segmentation": rle_encode(MASK[:, :-1])},
         {"segmentation": {"size": [2**40, 2**40], "counts": [2**80]}},
@@ -37,7 +41,7 @@ BAD_ANNOTATIONS = {
         {"segmentation": [[100, 100, 120, 100, 120, 120]]},
         {"segmentation": [[3, 3, 3, 3, 3, 3]]},
     ],
-    "unknown category": [{"category_id": 19}, {"category_id": ...}, {"category_id": "dog"}, {"category_id": [18]}],
+    "unknown category": [{"category_id": 19}, {"category_id": "cow"}, {"category_id": [18]}],
     "bad annotation entry": [{"iscrowd": 2}, {"iscrowd": "no"}],
 }
 WHERE = "1.png: annotation 7: "
@@ -74,12 +78,12 @@ def test_an_annotation_that_cannot_be_placed(tmp_path, kind, entry, message):
 
 
 def test_all_faults_are_counted(tmp_path, capsys):
-    bad = [annotation(id=i, segmentation=...) for i in range(5)] + [annotation(id=9, category_id=1)]
+    bad = [annotation(id=i, segmentation=..., bbox=...) for i in range(5)] + [annotation(id=9, category_id=1)]
     root = folder(tmp_path, *bad, annotation(id=10))
-    with pytest.raises(ValueError, match="annotation 0: .*a box alone cannot train a mask \\(5 more faults\\)"):
+    with pytest.raises(ValueError, match="annotation 0: it has no segmentation, and 'bbox' is None.* \\(5 more faults\\)"):
         CocoDataset(root)
     data = CocoDataset(root, on_fault="skip")
-    assert summary(data.faults)[0].startswith("5 of 'no segmentation' (first: 1.png: annotation 0: ")
+    assert summary(data.faults)[0].startswith("5 of 'no mask and no box' (first: 1.png: annotation 0: ")
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
@@ -191,7 +195,7 @@ def test_nothing_is_left(tmp_path):
         ('{"images": {}, "annotations": [], "categories": []}', "has no list 'images'"),
         ('{"images": [], "annotations": [], "categories": []}', "lists no picture; a data set needs at least one"),
         ('{"images": [1], "annotations": [], "categories": [{"id": 1.5, "name": "dog"}]}', "category .* is not"),
-        ('{"images": [1], "annotations": [], "categories": [{"id": 1}]}', "category {'id': 1} is not"),
+        ('{"images": [1], "annotations": [], "categories": [{"id": null}]}', "category {'id': None} is not"),
         (
             '{"images": [1], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
             "category id 1 is given twice",

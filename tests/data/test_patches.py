@@ -446,3 +446,23 @@ def test_an_object_without_pixels_is_passed_over(kind):
     sampler = kind(data, TINY, positives=10, negatives=10, min_area=0, min_side=0.5)
     for step in range(2):
         assert set(sampler.batch(step).categories[:10].tolist()) == {1}
+
+
+def test_pasted_objects_hide_what_lies_below_and_stand_off_the_centre():
+    scenes = ShapesDataset(12, seed=5)
+    spec = PatchSpec()
+    plain = PatchSampler(scenes, spec, positives=40, negatives=20, seed=1)
+    pasted = PatchSampler(scenes, spec, positives=40, negatives=20, seed=1, paste=1.0)
+    g = np.random.default_rng(0)
+    image, mask = np.zeros((192, 192, 3), np.uint8), np.zeros((spec.target_size,) * 2, bool)
+    mask[36:76, 36:76] = True  # the middle
+    hidden = []
+    for _ in range(40):
+        changed, left = pasted._beside(g, image, mask)
+        assert changed.shape == image.shape and not (left & ~mask).any()
+        hidden.append(1 - left.sum() / mask.sum())
+    assert 0 < np.mean(hidden) < 0.3 >= max(hidden) and min(hidden) == 0
+    batch = pasted.batch(0)
+    assert all(torch.equal(a, b) for a, b in zip(vars(batch).values(), vars(pasted.batch(0)).values(), strict=True))
+    assert not batch.masks[40:].any() and batch.masks[:40].flatten(1).any(1).all()
+    assert not torch.equal(batch.images, plain.batch(0).images)

@@ -8,11 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairseg_lite.data.mix import Mix
 from fairseg_lite.data.results import Boxes
-from fairseg_lite.data.rois import USUAL_STD, RoiSampler, assign, delta_statistics, draw
+from fairseg_lite.data.rois import RoiSampler, assign, draw
 from fairseg_lite.data.scenes import SceneCache, Subset
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.pixels import normalise
+from fairseg_lite.training.detector import USUAL_STD, delta_statistics
 from tests.data.test_patches import Boxes as Rectangles
 
 HEADS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75)
@@ -440,15 +443,44 @@ def test_bad_options_are_named(kwargs, message):
         RoiSampler(Rectangles((50, 50, [])), {0: proposals()}, **kwargs)
 
 
+# --- several sets
+
+
+def test_a_mix_draws_sets_by_weight_and_knows_what_each_was_searched_for():
+    first, second = ShapesDataset(6, seed=1), ShapesDataset(6, seed=2)
+    mix = Mix([first, second], weights=[1, 3], exhaustive=["all", ["star"]])
+    sampler = RoiSampler(mix, around(mix), images=4, rois=16)
+    drawn = np.array([sampler.pictures(step) for step in range(200)]).ravel()
+    assert set(drawn) == set(range(12))
+    assert 0.7 < (drawn >= 6).mean() < 0.8
+    star, names = mix.categories.index("star"), len(mix.categories)
+    for step in range(5):
+        batch = sampler.batch(step)
+        assert batch.known.shape == (len(batch.rois), names + 1)
+        for b, i in enumerate(sampler.pictures(step)):
+            wanted = np.ones(names + 1, bool)
+            if i >= 6:
+                wanted[1:] = False
+                wanted[[star + 1, *(mix[i].labels + 1)]] = True
+            rows = batch.known[batch.rois[:, 0] == b].numpy()
+            assert len(rows) and (rows == wanted).all()
+
+
+def test_a_set_without_proposals_is_named():
+    mix = Mix([ShapesDataset(2, seed=1), ShapesDataset(2, seed=2)])
+    with pytest.raises(InputError, match="data set 2"):
+        RoiSampler(mix, {key: found for key, found in around(mix).items() if key <= 2})
+
+
 # --- statistics
 
 
 def test_delta_statistics_against_a_loop():
-    data = ShapesDataset(5, seed=3)
+    data = ShapesDataset(8, seed=3)
     boxes = around(data)
     mean, std = delta_statistics(data, boxes, images=4)
     rows = []
-    for i in range(4):
+    for i in range(0, 8, 2):  # as far apart as four of eight can be
         known, _ = slow_assign(data[i], boxes[i + 1].boxes)
         rows += [slow_deltas(roi, truth) for roi, iou, _, truth in known if iou >= 0.5]
     assert len(rows) > 50

@@ -1,9 +1,11 @@
 """Tables, cache and subsets of scenes: the same content, within a bound."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from fairseg_lite.data.scenes import InstanceTable, Scene, SceneCache, Subset, cached, tabulate
+from fairseg_lite.data.scenes import InstanceTable, Masks, Scene, SceneCache, Subset, cached, tabulate
 from fairseg_lite.data.shapes import ShapesDataset
 
 FIELDS = ("image", "masks", "labels", "crowd", "annotation_ids", "boxes", "areas")
@@ -41,7 +43,7 @@ def assert_same(a: Scene, b: Scene):
     assert (a.image_id, a.file_name) == (b.image_id, b.file_name)
     for field in FIELDS:
         np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
-        assert getattr(a, field).dtype == getattr(b, field).dtype
+        assert np.asarray(getattr(a, field)).dtype == getattr(b, field).dtype
 
 
 def test_boxes_and_areas():
@@ -149,3 +151,28 @@ def test_layers_add_up():
         assert_same(layered[0], data[5])
     assert len(layered.instances) == len(data[5].labels) + len(data[1].labels)
     assert layered.categories == data.categories
+
+
+def test_masks_that_are_decoded_one_by_one_are_the_same():
+    g = np.random.default_rng(2)
+    for n in (0, 1, 4):
+        plain = scene(g.random((n, 7, 9)) < 0.3)
+        lazy = replace(plain, masks=Masks(plain.rles, 7, 9))
+        assert_same(lazy, plain)
+        assert lazy.masks.shape == plain.masks.shape and len(lazy.masks) == n and lazy.rles == plain.rles
+        for one, other in zip(lazy.masks, plain.masks, strict=True):
+            np.testing.assert_array_equal(one, other)
+        for some in (slice(0, 2), np.arange(n)[::-1], [0] * n):
+            np.testing.assert_array_equal(lazy.masks[some], plain.masks[some])
+    assert lazy.masks[-1].dtype == bool and lazy.boxes.dtype == np.float32
+    with pytest.raises(IndexError):
+        lazy.masks[4]
+
+
+def test_the_cache_keeps_masks_that_are_decoded_one_by_one_as_they_are():
+    data = Counting()
+    data.scenes = [replace(s, masks=Masks(s.rles, *s.masks.shape[1:])) for s in data.scenes]
+    cache = SceneCache(data)
+    for i in [0, 5, 0, 5]:
+        assert cache[i] is data.scenes[i]
+    assert data.asked == [0, 5] and cache.size == sum(s.image.nbytes + s.masks.nbytes for s in (data.scenes[0], data.scenes[5]))

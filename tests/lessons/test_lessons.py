@@ -13,8 +13,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 
-from fairseg_lite.course import lesson
+from fairseg_lite.course import checks, lesson
 
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = sorted((ROOT / "lessons").glob("*.ipynb"))
@@ -59,9 +60,10 @@ def test_first_cell_has_badge_and_table(path):
 def test_sizes(path):
     notebook = load(path)
     lines = [len(source(c).splitlines()) for c in code_cells(notebook)]
+    cells = sum(n > 1 for n in lines)  # a question or a try is one line
     words = sum(len(source(c).split()) for c in notebook["cells"] if c["cell_type"] == "markdown")
     assert path.stat().st_size < LIMIT_BYTES
-    assert len(lines) <= LIMIT_CELLS and max(lines) <= LIMIT_LINES and statistics.median(lines) <= LIMIT_MEDIAN
+    assert cells <= LIMIT_CELLS and max(lines) <= LIMIT_LINES and statistics.median(lines) <= LIMIT_MEDIAN
     assert words <= LIMIT_WORDS
 
 
@@ -78,6 +80,20 @@ def test_stored_outputs_are_whole(path):
 @each()
 def test_no_path_of_a_machine(path):
     assert not re.search(r"(/home/|/root/|/work/|/tmp/|/Users/|C:\\\\)", path.read_text(encoding="utf-8"))
+
+
+@each()
+def test_every_figure_is_told_in_words(path):
+    """By an argument of the code, and in what is stored; no two figures of a lesson by the same words."""
+    told = []
+    for cell in code_cells(load(path)):
+        stored = [(kind, o) for o in cell["outputs"] for kind in o.get("data", {}) if kind.startswith("image/")]
+        words = re.findall(r"alt=(\"[^\"]+\"|'[^']+')", source(cell)) if "lesson.show(" in source(cell) else []
+        assert len(stored) == len(words), f"a figure without words in {source(cell)[-200:]}"
+        for (kind, output), text in zip(stored, words, strict=True):
+            assert output["metadata"][kind]["alt"] == ast.literal_eval(text) == "".join(output["data"]["text/plain"])
+            told.append(ast.literal_eval(text))
+    assert told and len(set(told)) == len(told) and all(35 <= len(text) <= 130 for text in told), sorted(told, key=len)[:2]
 
 
 def printed(notebook: dict) -> str:
@@ -157,36 +173,68 @@ def test_the_comparison_sees_a_changed_sign_and_ignores_words():
     assert stripped(a) != stripped("def f(x):\n    y = x - 1\n    return y")
 
 
-def exercises() -> list:
+def stubs() -> list:
+    """Every cell that a learner fills, and the one that tries what is in it."""
     found = []
     for path in PATHS:
         cells = code_cells(load(path))
-        checks = {t: c for c in cells for t in tags(c, "check")}
-        for cell in cells:
-            found += [pytest.param(path, t, cell, checks.get(t), id=f"{path.stem[:2]}-{t}") for t in tags(cell, "exercise")]
+        for kind, after in (("exercise", "check"), ("heart", "yours")):
+            tries = {t: source(c) for c in cells for t in tags(c, after)}
+            names = [(t, source(c)) for c in cells for t in tags(c, kind)]
+            found += [pytest.param(path, t, stub, tries.get(t), id=f"{path.stem[:2]}-{t}") for t, stub in names]
     return found
 
 
-@pytest.mark.parametrize("path, name, stub, check", exercises())
-def test_exercise_accepts_the_solution_and_refuses_the_rest(path, name, stub, check, capsys):
-    assert check is not None, f"exercise {name} has no cell tagged check:{name}"
-    solutions: dict = {}
-    solution_file = ROOT / "lessons" / "solutions" / f"{path.stem[:2]}.py"
-    exec(compile(solution_file.read_text("utf-8"), str(solution_file), "exec"), solutions)
-    for prefix, wanted in (("", "correct"), ("wrong_", "wrong, because"), (None, "not written yet")):
-        import numpy as np
-        import torch
+@pytest.mark.parametrize("path, name, stub, tried", stubs())
+def test_stubs_are_tried_in_the_package_and_not_written_yet(path, name, stub, tried, capsys):
+    assert tried is not None, f"no cell tries {name}"
+    scope = {"nn": torch.nn, "lesson": lesson}
+    exec(stub, scope)
+    exec(tried, scope)
+    assert capsys.readouterr().out.startswith("not written yet\n")
+    key = f"{path.stem[:2]}.{name}"
+    assert key in tried
+    file, _ = checks.find(key)
+    if name in file.HEARTS:
+        target = tried.partition(" = ")[0]
+        assert eval(target, scope) is checks.solved(file, name), "the lesson goes on with the library's"
+        assert tried == f'{target} = lesson.solution("{key}", {target})'
+    else:
+        assert tried == f'lesson.check("{key}", {name})', "and no answer stands under the stub"
 
-        from fairseg_lite import plots
 
-        scope = {"np": np, "torch": torch, "lesson": lesson, "plots": plots}
-        if prefix is None:
-            exec(source(stub), scope)
-        else:
-            scope[name] = solutions[prefix + name]
-        capsys.readouterr()
-        exec(source(check), scope)
-        assert capsys.readouterr().out.strip().startswith(wanted)
+@each()
+def test_a_lesson_has_all_that_its_file_tells_of_and_ends_with_a_tally(path):
+    number, cells = path.stem[:2], code_cells(load(path))
+    file, _ = checks.find(f"{number}.1")
+    asked = [t for c in cells for kind in ("heart", "exercise") for t in tags(c, kind)]
+    assert sorted(asked) == sorted(file.HINTS) and 3 <= len(file.HINTS) - len(file.HEARTS) <= 5
+    assert source(cells[-1]) == f'lesson.tally("{number}")'
+
+
+def numbers_in(text: str) -> list[float]:
+    return [float(number.replace(",", "")) for number in re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", text)]
+
+
+NOT_PRINTED = {"01.slip"}  # an assert there says 12 / 20
+
+
+@each()
+def test_predictions_stand_before_their_answers_and_numbers_are_printed_there(path):
+    number, cells = path.stem[:2], code_cells(load(path))
+    file, _ = checks.find(f"{number}.1")
+    asked = [(i, name) for i, c in enumerate(cells) for name in tags(c, "predict")]
+    assert [name for _, name in asked] == list(file.PREDICTIONS), "each once, in the order of the lesson"
+    for i, name in asked:
+        assert source(cells[i]) == f'lesson.predict("{number}.{name}")'
+        guess, after = file.PREDICTIONS[name], printed({"cells": cells[i + 1 : i + 3]})
+        assert len(source(cells[i + 1]).splitlines()) > 1, "the next cell shows the result"
+        if not guess.choices and f"{number}.{name}" not in NOT_PRINTED:
+            assert min(abs(n - guess.right) for n in numbers_in(after)) <= guess.within / 2 + 1e-9, (name, guess.right)
+
+
+def test_numbers_are_found_in_words():
+    assert numbers_in("3.5 of 1,024, x12 and .5; 7%") == [3.5, 1024.0, 7.0]
 
 
 FLIP = "(lambda f: lambda levels, k: tuple(t.flip(0) for t in f(levels, k)))(m.best_windows)"

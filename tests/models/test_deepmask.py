@@ -117,7 +117,9 @@ def test_the_lite_trunks_taps_and_bfloat16_training():
         half = trunk(x)
     assert (half.float() - taps[-1]).abs().max() < 0.05 * taps[-1].abs().max()
     half.float().square().mean().backward()
-    assert trunk._blocks[5]._depthwise_conv.weight.grad.isfinite().all() and trunk._blocks[4]._depthwise_conv.weight.grad is None
+    expand = [block._expand_conv.weight.grad for block in trunk._blocks[4:6]]
+    assert expand[0] is None and expand[1].isfinite().all() and expand[1].abs().max() > 0
+    assert all(block._depthwise_conv.weight.grad is None for block in trunk._blocks)  # frozen with the first stage
 
 
 @pytest.mark.parametrize("kind", ["resnet", "vgg"])

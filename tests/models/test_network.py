@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.patches import patch_masks
 from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise
 from fairseg_lite.inference.detect import detect, masks_in_boxes
@@ -97,3 +98,17 @@ def test_headers_of_version_0_1_are_understood():
     assert (record.padding, record.short_side, record.max_side) == ("mean", 255, 500)
     assert (record.about, record.categories, record.category_ids) == ({"command": "train"}, ("a",), (7,))
     assert record.pixels == IMAGENET and Record.of(record.header()) == record
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"features": 0}, "deepmask_tiny with features = 0 has a layer without weights, .*: sizes begin at 1"),
+        ({"features": -2}, "deepmask_tiny cannot be built with features = -2: "),
+        ({"depths": (1,)}, r"deepmask_tiny cannot be built with depths = \(1,\): not enough values"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_sizes_that_no_network_has_are_refused(options, said):
+    with pytest.raises(InputError, match=said):
+        deepmask_tiny(**options)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fairseg_lite.plots import CYCLE, confusion_table, named, precision_curve
+from fairseg_lite.plots import CYCLE, apart, confusion_table, named, precision_curve, tinted
 from fairseg_lite.plots.charts import rgb
 
 
@@ -50,3 +50,16 @@ def test_a_confusion_table_shows_its_counts():
     assert [t.get_text() for t in figure.axes[0].texts] == ["8", "1", "1", "5", "2", "3"]
     with pytest.raises(ValueError, match=r"wanted \(4, 4\)"):
         confusion_table(np.zeros((3, 3), int), ["a", "b", "c"])
+
+
+def test_masks_of_large_pictures_are_asked_for_one_by_one():
+    asked = []
+
+    def masks():
+        for i in range(9):
+            asked.append(i)
+            yield np.arange(9)[None] == i
+
+    assert apart(masks(), 2) == [0, 1] and asked == [0, 1, 2]
+    image = np.full((1, 9, 3), 200, np.uint8)
+    assert (tinted(image, masks()) == tinted(image, np.eye(9, dtype=bool)[:, None])).all()

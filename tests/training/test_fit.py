@@ -240,3 +240,14 @@ def test_a_seed_of_ours_leaves_the_callers_numbers_alone():
     assert torch.equal(torch.rand(2), expected)
     torch.manual_seed(0)
     assert all(torch.equal(v, ours[k]) for k, v in nn.Linear(3, 4).state_dict().items()), "as `manual_seed` has always given"
+
+
+def test_two_runs_in_one_folder_are_refused_and_what_a_killed_one_left_goes(tmp_path):
+    process = start(tmp_path / "r", 2)
+    with pytest.raises(ValueError, match="another process is training in .*; let it end, or choose another folder"):
+        run(tmp_path / "r", resume=True)
+    process.kill()
+    process.join()
+    (tmp_path / "r/.state.safetensors.part123").write_bytes(b"half")
+    assert run(tmp_path / "r", resume=True)["loss"] == run()["loss"]
+    assert {p.name for p in (tmp_path / "r").iterdir()} == {"state.safetensors", "state.json", "log.jsonl"}

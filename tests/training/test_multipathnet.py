@@ -1,18 +1,22 @@
 """The third stage: what a run keeps, how it goes on, what it refuses; and that the network learns."""
 
+import json
 import math
 from dataclasses import asdict, replace
 
 import pytest
 import torch
+from PIL import Image
 
-from fairseg_lite.data.results import Boxes, load_boxes
-from fairseg_lite.data.rois import RoiSampler, delta_statistics
+from fairseg_lite.data.coco import CocoDataset, write_coco_folder
+from fairseg_lite.data.results import Boxes, load_boxes, save_boxes
+from fairseg_lite.data.rois import RoiSampler
 from fairseg_lite.data.shapes import ShapesDataset
-from fairseg_lite.models.checkpoints import load_model, load_tensors
-from fairseg_lite.models.multipathnet import MODELS, MultiPathNet
+from fairseg_lite.models.checkpoints import MODELS, load_model, load_tensors
+from fairseg_lite.models.losses import multipath_loss, searched
+from fairseg_lite.models.multipathnet import MultiPathNet, MultiPathOutput, multipathnet_tiny
 from fairseg_lite.training import detector as proposing
-from fairseg_lite.training.detector import build_multipathnet, multipath_step, train_multipathnet
+from fairseg_lite.training.detector import build_multipathnet, delta_statistics, multipath_step, renamed, train_multipathnet
 from fairseg_lite.training.recipes import RECIPES, MultiPathRecipe
 from tests.data.test_patches import Boxes as Rectangles
 from tests.data.test_rois import around, proposals
@@ -71,8 +75,24 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(scenes, boxes, tm
     assert all(torch.equal(a[k], b[k]) for k in a)
     with pytest.raises(ValueError, match="holds a run already"):
         run("parts", 5)
+    for change, said in (
+        ({"rois": 24}, "with rois 16, and now it is 24; resume=.changed. .* takes other numbers: leave it as it was, or choose"),
+        (
+            {"options": {**SMALL, "width": 24}},
+            "with options .*'width': 16.*, and now it is .*; that is settled when a run begins",
+        ),
+    ):
+        with pytest.raises(ValueError, match=said):
+            train_multipathnet(
+                scenes, boxes, recipe=quick(**change), out=tmp_path / "parts", resume=True, progress=False
+            )  # fmt: skip
+    few = {k: v for k, v in boxes.items() if k < 4}
+    with pytest.raises(ValueError, match="with data 'ShapesDataset, 4 pictures', and now it is 'ShapesDataset, 3 pictures'"):
+        train_multipathnet(ShapesDataset(3), few, recipe=quick(), out=tmp_path / "parts", resume=True, progress=False)
+    again = replace(quick(rois=24), fit=replace(quick().fit, steps=5))
+    assert train_multipathnet(scenes, boxes, recipe=again, out=tmp_path / "parts", resume="changed", progress=False)[1].finished
     other = Rectangles(*[(64, 64, [(5, 5, 40, 40, 0, False)])] * 9)
-    with pytest.raises(ValueError, match="began with categories 'square', and now it is"):
+    with pytest.raises(ValueError, match="began with categories square, triangle, .*, and now it is a, b; that is settled"):
         train_multipathnet(other, {0: proposals()}, recipe=quick(), out=tmp_path / "parts", resume=True, progress=False)
 
 
@@ -166,6 +186,35 @@ def test_recipes_name_networks_and_official_numbers():
     assert MultiPathRecipe(**asdict(paper) | {"fit": paper.fit}) == paper
 
 
+def test_a_loss_leaves_out_what_nobody_looked_for():
+    output = MultiPathOutput(torch.randn(2, 3, 5), torch.zeros(3, 5, 4))
+    labels, targets = torch.tensor([[0, 2, 0], [0, 0, 3]]), torch.zeros(3, 4)
+    known = torch.tensor([[True, True, False, False, True]] * 3)
+    loss = multipath_loss(searched(output, labels, known), labels, targets)
+    wanted = 0.0
+    for u in range(2):
+        for n in range(3):
+            seen = known[n] | (torch.arange(5) == labels[u, n])
+            wanted += -(output.logits[u, n].exp() / output.logits[u, n].exp()[seen].sum())[labels[u, n]].log() / 6
+    assert torch.isclose(loss.classes, wanted)
+    everything = multipath_loss(searched(output, labels, torch.ones(3, 5, dtype=torch.bool)), labels, targets)
+    assert everything == multipath_loss(output, labels, targets)
+    assert loss.classes < everything.classes
+
+
+def test_other_names_keep_what_is_known():
+    model = multipathnet_tiny(num_classes=2)
+    model.record = replace(model.record, categories=("cat", "dog"))
+    fresh = renamed(model, ("owl", "dog", "cat"))
+    rois, images = torch.tensor([[0, 4.0, 4, 60, 70]]), torch.rand(1, 3, 96, 96)
+    before, after = model.eval()(images, rois), fresh.eval()(images, rois)
+    assert torch.allclose(after.logits[..., [0, 3, 2]], before.logits) and not torch.equal(
+        after.logits[..., 1], before.logits[..., 1]
+    )
+    assert torch.allclose(after.deltas[:, [0, 3, 2]], before.deltas)
+    assert torch.allclose(after.deltas[:, 1], before.deltas[:, 1:].mean(1), atol=1e-6)
+
+
 # --- proposals
 
 
@@ -193,16 +242,51 @@ class Found(Boxes):
 
 
 def test_proposals_are_made_once_and_gone_on_with(monkeypatch, tmp_path, scenes):
-    path = tmp_path / "p.json"
+    path, model = tmp_path / "p.json", load_model("shapes")
     finder = Finder(monkeypatch, stop_at=3)
     with pytest.raises(KeyboardInterrupt):
-        proposing.make_proposals(None, scenes, path, progress=False)
+        proposing.make_proposals(model, scenes, path, progress=False)
     assert sorted(load_boxes(path)) == [1, 3], "kept; nothing was found in the second picture"
     finder = Finder(monkeypatch)
-    found = proposing.make_proposals(None, scenes, path, progress=False)
-    assert len(finder.looked) == 2 and sorted(found) == [1, 2, 3], "the second and the fourth; nothing in the fourth"
-    again = proposing.make_proposals(None, scenes, path, pictures=1, progress=False)
+    found = proposing.make_proposals(model, scenes, path, progress=False)
+    assert len(finder.looked) == 1 and sorted(found) == [1, 3, 4], "the fourth alone: the second was looked at"
+    again = proposing.make_proposals(model, scenes, path, pictures=1, progress=False)
     assert sorted(again) == [1] and again[1].boxes[0].tolist() == pytest.approx([1, 2, 30.3, 40], abs=1e-4)
+    assert len(finder.looked) == 1 and sorted(load_boxes(path)) == [1, 3, 4], "others are kept"
+
+
+def test_proposals_are_of_their_network_and_their_pictures(monkeypatch, tmp_path, capsys):
+    path, model, data = tmp_path / "p.json", load_model("shapes"), tmp_path / "data"
+    write_coco_folder(ShapesDataset(3, seed=5), data, progress=False)
+
+    def looked(model, **options):
+        finder = Finder(monkeypatch)
+        finder.looked += [0, 0]  # something is found in every picture
+        proposing.make_proposals(model, CocoDataset(data), path, progress=False, **options)
+        return len(finder.looked) - 2, capsys.readouterr().err
+
+    assert looked(model) == (3, "") and looked(model) == (0, "")
+    named = looked(model, top_k=7)
+    assert (
+        named[0] == 3 and "p.json: proposals of another network, or of another number, are there; they are made anew" in named[1]
+    )
+    assert looked(model, top_k=7) == (0, "")
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)
+    assert looked(model, top_k=7)[0] == 3 and looked(model, top_k=7) == (0, "")
+    model.record = replace(model.record, pixels=replace(model.record.pixels, order="BGR"))
+    assert looked(model, top_k=7)[0] == 3
+    pictures = sorted((data / "images").iterdir())
+    Image.open(pictures[1]).rotate(180).save(pictures[1])
+    changed = looked(model, top_k=7)
+    assert changed[0] == 1 and "p.json: 1 pictures are not what they were; their proposals are made anew" in changed[1]
+    content = json.loads((data / "instances.json").read_text("utf-8"))
+    for image in content["images"]:
+        image["file_name"] = pictures[2 - pictures.index(data / "images" / image["file_name"])].name
+    (data / "instances.json").write_text(json.dumps(content), "utf-8")
+    assert looked(model, top_k=7)[0] == 2, "the first and the third changed places"
+    save_boxes(path, load_boxes(path))
+    assert looked(model, top_k=7)[0] == 3, "a file that does not say what it was made of"
 
 
 def test_real_proposals_of_a_real_network(tmp_path):

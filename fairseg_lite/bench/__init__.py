@@ -32,11 +32,12 @@ from fairseg_lite.errors import check_choice, check_range
 from fairseg_lite.evaluation.patches import patch_spec
 from fairseg_lite.inference.detect import detect
 from fairseg_lite.inference.propose import prepare, propose
-from fairseg_lite.models import multipathnet
 from fairseg_lite.models.checkpoints import MODELS
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipathnet import MultiPathNet
-from fairseg_lite.training.fit import bf16_is_faster, fit
+from fairseg_lite.models.network import seeded
+from fairseg_lite.training.devices import bf16_is_faster, synchronize
+from fairseg_lite.training.fit import fit
 from fairseg_lite.training.recipes import FitConfig, Recipe
 from fairseg_lite.training.stages import loss_of
 
@@ -74,7 +75,7 @@ QUICK = Settings(model="deepmask_tiny", width=160, height=120, scales=2, top_k=2
 
 def settings(*, quick: bool = False, **changes: object) -> Settings:
     """Those of `QUICK` or of the reference, with changes; a MultiPathNet looks at 1,000 proposals."""
-    if changes.get("model") in multipathnet.MODELS and not quick:
+    if str(changes.get("model")).startswith("multipathnet") and not quick:
         changes = {"top_k": 1000, **changes}
     return replace(QUICK if quick else Settings(), **changes)
 
@@ -96,8 +97,7 @@ class Stopwatch:
         self.flops[stage] += after - flops
 
     def _now(self) -> tuple[int, float]:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
         return self.counter.get_total_flops() if self.counter else 0, time.perf_counter()
 
 
@@ -112,21 +112,26 @@ def fastest(work: Callable[[], object], device: torch.device, repeat: int) -> fl
 
 
 def ceiling(dtype: torch.dtype, device: torch.device, side: int) -> float:
-    """FLOP/s of a matrix product of `side` x `side`.
+    """FLOP/s of a matrix product of `side` x `side` in the type of convolutions: on CUDA that is TF32 where fp32 is asked for.
 
     Example:
         >>> ceiling(torch.float32, torch.device("cpu"), 64) > 0
         True
     """
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2 * side**3 / fastest(lambda: a @ b, device, 5)
+    with seeded(0):
+        a, b = (torch.randn(side, side).to(device, dtype) for _ in range(2))
+    exact = torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+        return 2 * side**3 / fastest(lambda: a @ b, device, 5)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = exact
 
 
 def build(s: Settings, device: torch.device) -> tuple[DeepMask | MultiPathNet, np.ndarray, list[float]]:
     """The network with random weights of a fixed seed, a picture of noise that has some structure, and the scales."""
-    detector = s.model in multipathnet.MODELS
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    detector = s.model.startswith("multipathnet")
+    with seeded(0):
         model = MODELS[s.model](**({"num_classes": CATEGORIES} if detector else {})).eval().to(device)
     g = np.random.default_rng(0)
     coarse = g.integers(0, 256, (s.height // 16 + 1, s.width // 16 + 1, 3), dtype=np.uint8)
@@ -197,12 +202,12 @@ def _peak(s: Settings, name: str, device: torch.device, threads: int) -> dict:
     """In a process of its own: bytes after the imports, and the most while one picture went through."""
     torch.set_num_threads(threads)
     work = job(s, DTYPES[name], device)
-    before, _ = _high_water(), work()
+    before, _ = high_water(), work()
     gpu = {"device": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {}
-    return {"before": before, "peak": _high_water(), **gpu}
+    return {"before": before, "peak": high_water(), **gpu}
 
 
-def _high_water() -> int:
+def high_water() -> int:
     """Bytes: the most memory this process ever held."""
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss would count the parent too, on Linux
@@ -232,11 +237,12 @@ def run(s: Settings, *, dtypes: Sequence[str] = tuple(DTYPES), device: torch.dev
     device = torch.device(device)
     machine = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.system(),
                "processor": platform.machine(), "threads": torch.get_num_threads(), "device": str(device),
+               "tf32": device.type == "cuda" and torch.backends.cudnn.allow_tf32,
                **({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})}  # fmt: skip
     result: dict = {"settings": asdict(s), "machine": machine, "dtypes": {}}
     for name in dtypes:
         check_choice("dtype", name, DTYPES)
-        detector = s.model in multipathnet.MODELS
+        detector = s.model.startswith("multipathnet")
         if name == "bf16" and (detector or not bf16_is_faster(device)):
             why = "detection computes in fp32" if detector else "no faster than fp32 here: this machine has no unit for bfloat16"
             result["dtypes"][name] = {"skipped": why}
@@ -253,20 +259,21 @@ def run(s: Settings, *, dtypes: Sequence[str] = tuple(DTYPES), device: torch.dev
 def report(result: dict) -> str:
     """The numbers of `run` for people."""
     s, machine = result["settings"], result["machine"]
-    scales = "" if s["model"] in multipathnet.MODELS else f"{s['scales']} scales, "
+    scales = "" if s["model"].startswith("multipathnet") else f"{s['scales']} scales, "
     lines = [
         f"{s['model']}, {s['width']}x{s['height']}, {scales}{s['top_k']} proposals; "
         f"{machine.get('gpu', machine['processor'])}, {machine['threads']} threads, torch {machine['torch']}"
     ]
     for name, part in result["dtypes"].items():
-        lines += ["", f"{name}: skipped, {part['skipped']}"] if "skipped" in part else ["", *_measured(name, part, s)]
+        lines += ["", f"{name}: skipped, {part['skipped']}"] if "skipped" in part else ["", *_measured(name, part, s, machine)]
     return "\n".join(lines)
 
 
-def _measured(name: str, part: dict, s: dict) -> Iterator[str]:
+def _measured(name: str, part: dict, s: dict, machine: dict) -> Iterator[str]:
     """Lines about one type."""
     scene, top, memory = part["scene"], part["ceiling"], part["memory"]
-    yield f"{name}: ceiling {top / 1e9:.0f} GFLOP/s (matrix product of {s['ceiling']})"
+    tf32 = " in TF32" if name == "fp32" and machine.get("tf32") else ""
+    yield f"{name}: ceiling {top / 1e9:.0f} GFLOP/s (matrix product of {s['ceiling']}{tf32})"
     yield f"  {'stage':12}{'seconds':>9}{'share':>8}{'GFLOP':>9}{'GFLOP/s':>9}{'of ceiling':>12}"
     rows = {k: (v["seconds"], v["gflop"]) for k, v in scene["stages"].items()}
     rows["other"] = scene["total"] - sum(seconds for seconds, _ in rows.values()), 0.0

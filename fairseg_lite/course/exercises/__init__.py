@@ -1,0 +1,1 @@
+"""What learners are asked, one file a lesson; `course.checks` says how to read them."""
