@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import shlex
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,13 @@ def test_main_is_the_console_script():
     assert 'fairseg-lite = "fairseg_lite.cli:main"' in (ROOT / "pyproject.toml").read_text("utf-8")
     with pytest.raises(SystemExit, match="^0$"):
         main(["--help"])
+
+
+def test_a_package_index_shows_links_to_the_repository():
+    shown = metadata("fairseg-lite")
+    home = shown["Project-URL"].partition(", ")[2]
+    links = re.findall(r"\]\(([^)]+)\)", shown.get_payload())
+    assert links and len(links) == len(re.findall(r"\]\(([^)]+)\)", README))
+    for link in links:
+        kind, path = re.fullmatch(rf"{home}/(raw|blob)/main/(.+)", link).groups()
+        assert (ROOT / path).exists() and (kind == "raw") == (path.endswith((".jpg", ".png")))
