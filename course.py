@@ -2,10 +2,12 @@
 
     python3 course.py lab      open your copies of the lessons in JupyterLab: they are in my-lessons, and nothing overwrites them
     python3 course.py test     everything CI checks; with --full the lessons run as long as their readers' do
+    python3 course.py book     the whole course as pages to read, search and print without a network: open out/book/index.html
+    python3 course.py slides 04    a lesson as slides, for teachers: out/slides
     python3 course.py demo     the pipeline on a picture: look into out/demo
     python3 course.py shell    a Python prompt with the library
 
-The first call makes .venv. What stands after lab, demo or shell goes to the program that is started.
+The first call makes .venv. What stands after a job but test goes to the program that is started.
 """
 
 import ast, hashlib, json, os, shutil, signal, subprocess, sys, time  # noqa: E401, I001  (all of one library)
@@ -16,8 +18,9 @@ VENV = ROOT / ".venv"
 MADE_FROM = VENV / "made-from.txt"  # written last: without it .venv is half-made
 PYTHON = str(VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 MINE = ROOT / "my-lessons"  # where learners write
-LAB = "jupyterlab my-lessons --LabApp.default_url=/lab/tree/00_start_here.ipynb"
-JOBS = {"lab": LAB, "demo": "fairseg_lite.cli demo", "shell": "IPython"}
+LAB = "-m jupyterlab my-lessons --LabApp.default_url=/lab/tree/00_start_here.ipynb"
+JOBS = {"lab": LAB, "demo": "-m fairseg_lite.cli demo", "shell": "-m IPython"}
+JOBS |= {"book": "docs/book.py", "slides": "docs/book.py --slides"}
 WHOLE = "from importlib.util import find_spec as f; assert all(map(f, 'torch torchvision IPython nbval ruff mypy'.split()))"
 FITS = "import torch, torchvision; torchvision.ops.nms(torch.eye(1, 4), torch.ones(1), 0.5)"
 INDEX = ("index-url", "cert", "client-cert", "proxy", "trusted-host", "timeout", "cache-dir")  # kept of pip's options
@@ -117,7 +120,7 @@ def main(words):
     if job == "lab":
         copy_lessons()
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the program that we start
-    return run(PYTHON, "-m", *JOBS[job].split(), *rest).returncode
+    return run(PYTHON, *JOBS[job].split(), *rest).returncode
 
 
 if __name__ == "__main__":

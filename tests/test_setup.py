@@ -94,7 +94,7 @@ def course(tmp_path, monkeypatch):
 def test_anything_but_a_job_prints_the_jobs_and_makes_nothing(course, capsys, words):
     assert course.main(words) == 2
     said = capsys.readouterr().out
-    assert all(f"python3 course.py {job}" in said for job in ("lab", "test", "demo", "shell"))
+    assert all(f"python3 course.py {job}" in said for job in ("lab", "test", "book", "slides", "demo", "shell"))
     assert not course.told
     assert not course.VENV.exists()
 
