@@ -11,6 +11,7 @@ any other name                     + images/, data/ or the pictures beside it, i
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
@@ -51,6 +52,8 @@ def locate(source: str | Path, images: str | Path | None = None) -> tuple[Path, 
         raise InputError(
             f"data {str(source)!r}: no such file or folder; wanted a folder with annotations in it, or their JSON file"
         )
+    if source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
+        raise InputError(f"data {str(source)!r} is an archive; unpack it and give the folder")
     if images is not None and not Path(images).is_dir():
         raise InputError(f"images {str(images)!r}: no such folder")
     found = [source] if source.is_file() else sorted(set(candidates(source)) or set(_below(source)))
@@ -174,7 +177,8 @@ class Names:
         return next((f / name for f in self.folders if name and (f / name).is_file()), None)
 
     def likely(self, name: str) -> list[Path]:
-        """Files that a name can mean: slashes, %20, case, what Label Studio puts before it and, last, the ending do not count.
+        """Files that a name can mean: slashes, %20, case, forms of accents, what Label Studio puts before it and, last, the
+        ending do not count.
 
         Of several those whose folders agree with the name's last folders, as far as any do.
         Example:
@@ -199,7 +203,7 @@ class Names:
         if key not in self._keyed:
             self._keyed[key] = defaultdict(list)
             for p in self.files:
-                self._keyed[key][key(p.name.lower())].append(p)
+                self._keyed[key][key(_plain(p.name))].append(p)
         return self._keyed[key]
 
 
@@ -207,8 +211,12 @@ def _is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PICTURES and not name.startswith(".")
 
 
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).lower()  # Apple's file systems take letters and their marks apart
+
+
 def _parts(name: str) -> list[str]:
-    parts = [p.strip() for p in unquote(name).replace("\\", "/").lower().split("/") if p.strip() not in ("", ".", "..")]
+    parts = [p.strip() for p in _plain(unquote(name)).replace("\\", "/").split("/") if p.strip() not in ("", ".", "..")]
     return parts[:-1] + [parts[-1].split("?")[0]] if parts else parts
 
 

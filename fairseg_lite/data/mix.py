@@ -4,7 +4,7 @@
 
 Categories are joined by name. A set is *exhaustive* for a category if every object of it in every picture is annotated; elsewhere
 an object without annotation may be there, so that what is no annotated object is not known to be background (as in LVIS's
-federated sets: Gupta et al. 2019, section 3). `PatchSampler` asks for that; MultiPathNet's training does not yet.
+federated sets: Gupta et al. 2019, section 3). `PatchSampler` asks for that, and so does MultiPathNet's loss (`RoiBatch.known`).
 """
 
 from collections.abc import Iterable, Sequence

@@ -142,8 +142,8 @@ class PatchSampler:
         images, masks, categories = zip(*patches, strict=True)
         return normalise(np.stack(images), self.pixels), masks, categories
 
-    def _object(self, g: np.random.Generator) -> tuple[Scene, int]:
-        """An object to show: its scene and its row in the table."""
+    def _object(self, g: np.random.Generator) -> tuple[Scene, int, np.ndarray]:
+        """An object to show: its scene, its row in the table and its mask."""
         for _ in range(self.tries):
             groups = self.by_class[self._set(g)]
             if not groups:
@@ -151,20 +151,21 @@ class PatchSampler:
             rows = groups[g.integers(len(groups))] if len(groups) > 1 or self.balance == "class" else groups[0]
             row = rows[g.integers(len(rows))]
             scene = self.dataset[int(self.table.image[row])]
-            if scene.masks[int(self.table.instance[row])].any():
-                return scene, int(row)
+            mask = scene.masks[int(self.table.instance[row])]
+            if mask.any():
+                return scene, int(row), mask
         raise InputError(f"no positive patch found in {self.tries} tries: every picture drawn is damaged; check the data")
 
     def _positive(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
-        scene, row = self._object(g)
-        window, instance = canonical(self.table.box[row], self.spec), int(self.table.instance[row])
+        scene, row, whole = self._object(g)
+        window = canonical(self.table.box[row], self.spec)
         if self.jitter:
             scale = window.scale * 2 ** g.uniform(-0.25, 0.25)
             dx, dy = g.uniform(-JITTER, JITTER, 2) * self.spec.patch_size / scale
             window = Window(window.x + dx, window.y + dy, scale, bool(g.integers(2)))
-        image, mask = self._cut(scene, window, instance)
+        image, mask = self._cut(scene, window, whole)
         if self.paste and g.random() < self.paste:
-            image = np.where(self._whole(scene, window, instance), image, self._negative(g)[0])
+            image = np.where(self._on_patch(whole, window), image, self._negative(g)[0])
         image, mask = self._beside(g, image, mask)
         return image, mask, int(self.table.label[row])
 
@@ -172,20 +173,20 @@ class PatchSampler:
         """The patch, sometimes with another object pasted off its centre: a negative, too, by its distance."""
         if not self.paste or g.random() >= self.paste:
             return image, mask
-        scene, row = self._object(g)
-        home, instance = canonical(self.table.box[row], self.spec), int(self.table.instance[row])
+        scene, row, whole = self._object(g)
+        home = canonical(self.table.box[row], self.spec)
         scale = home.scale * 2 ** g.uniform(-1, 0.5)
         away = g.uniform(FAR, 0.5, 2) * g.choice((-1, 1), 2) * self.spec.patch_size / scale
         window = Window(home.x + away[0], home.y + away[1], scale, bool(g.integers(2)))
-        other, hidden = self._cut(scene, window, instance)
+        other, hidden = self._cut(scene, window, whole)
         if (mask & hidden).sum() > 0.3 * mask.sum():
             return image, mask  # too little of the patch's own object would be left
-        return np.where(self._whole(scene, window, instance), other, image), mask & ~hidden
+        return np.where(self._on_patch(whole, window), other, image), mask & ~hidden
 
-    def _whole(self, scene: Scene, window: Window, instance: int) -> np.ndarray:
+    def _on_patch(self, mask: np.ndarray, window: Window) -> np.ndarray:
         """An object's mask on the patch with its context, one for all colours: (P + context, P + context, 1) bool."""
         full = self.spec.patch_size + self.spec.context
-        return crop_mask(scene.masks[instance], window, full / window.scale, full)[..., None]
+        return crop_mask(mask, window, full / window.scale, full)[..., None]
 
     def _negative(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
         for _ in range(self.tries):
@@ -225,13 +226,13 @@ class PatchSampler:
         size = longest * (shortest / longest) ** g.random()
         return Window(g.uniform(0, w), g.uniform(0, h), self.spec.object_size / size, flip)
 
-    def _cut(self, scene: Scene, window: Window, instance: int | None) -> tuple[np.ndarray, np.ndarray]:
+    def _cut(self, scene: Scene, window: Window, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         s = self.spec
         full = s.patch_size + s.context
         image = crop_image(scene.image, window, full / window.scale, full, self.padding)
-        if instance is None:
+        if mask is None:
             return image, np.zeros((s.target_size, s.target_size), bool)
-        return image, crop_mask(scene.masks[instance], window, s.patch_size / window.scale, s.target_size)
+        return image, crop_mask(mask, window, s.patch_size / window.scale, s.target_size)
 
 
 def evaluation_patches(

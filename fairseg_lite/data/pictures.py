@@ -12,7 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fairseg_lite.errors import InputError
 
 MAX_MEGAPIXELS = 179  # of a picture, unless the environment variable FAIRSEG_MAX_MEGAPIXELS says another; Pillow's own limit
-FOREIGN = {".heic", ".heif", ".dng", ".jp2", ".avif"}
+FOREIGN = {".heic", ".heif", ".jp2", ".avif"}
+RAW = {".dng", ".nef", ".cr2", ".arw", ".pef", ".srw"}  # TIFF files to Pillow, which finds their small preview
+DNG_VERSION = 50706  # a tag of such files, whatever their name
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # near the end of a file that was not cut
 
 
@@ -92,6 +94,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     finally:
         Image.MAX_IMAGE_PIXELS = before
     with image:
+        if image.format == "TIFF" and (Path(path).suffix.lower() in RAW or DNG_VERSION in getattr(image, "tag_v2", ())):
+            raise InputError("it is a camera's raw data, of which only the preview would be seen; save it as JPEG or PNG")
         if (million := image.height * image.width / 1e6) > limit:
             raise TooLarge(
                 f"picture {str(path)!r} has {million:.3g} megapixels, and at most {limit:g} are opened; cut it into tiles or "
@@ -139,9 +143,10 @@ def _why(path: str | Path, error: Exception) -> InputError:
 
 
 def _wrong_size(path: str | Path, found: tuple[int, int], size: tuple[int, int]) -> WrongSize:
+    why = "are these height and width, or was it turned" if found == tuple(size)[::-1] else "was it resized"
     return WrongSize(
         f"picture {str(path)!r} is {found[1]} x {found[0]} px where the annotations say {size[1]} x {size[0]}; "
-        "was it resized after it was annotated?"
+        f"{why} after it was annotated?"
     )
 
 

@@ -121,11 +121,16 @@ def _box_alone(bbox: Any, h: int, w: int) -> Shape:
         raise Bad(
             "no mask and no box", f"it has no segmentation, and 'bbox' is {bbox!r}; wanted a mask, or four numbers of a box"
         )
+    if max(numbers) <= 1:
+        raise Bad("empty box", f"its bbox {bbox} lies between 0 and 1: multiply it by the picture's size")
     whole = np.array([*numbers[:2], numbers[0] + numbers[2], numbers[1] + numbers[3]])
     box = whole.clip(0, [w, h, w, h])
     if not (box[2:] > box[:2]).all():
         raise Bad("empty box", f"its bbox {bbox} has no area in the picture of {w} x {h} px")
     mended = ["boxes that reach beyond the picture, cut"] * bool((abs(whole - box) > BOX_SLACK).any())
+    x, y, x2, y2 = numbers
+    if mended and x < x2 <= w and y < y2 <= h:
+        mended = [f"{mended[0]}; as x1, y1, x2, y2 they would fit, but COCO's are x, y, width, height"]
     return Shape([], box.astype(np.float32), float(np.prod(box[2:] - box[:2])), False, mended)
 
 

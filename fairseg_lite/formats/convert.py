@@ -1,7 +1,7 @@
 """Annotations of other tools as one COCO file; pictures stay where they are.
 
 labelme   a JSON file beside each picture; shapes of one label and group_id are parts of one object
-via       VIA 2's project, or its JSON export (also VIA 1's)
+via       a project of VIA 2 or VIA 3, or annotations of VIA 1 or 2 as JSON or CSV
 yolo      labels/NAME.txt beside images/NAME.jpg: class x y x y ... as shares of the picture, or class x y width height;
           names in data.yaml or classes.txt
 voc       SegmentationObject/NAME.png and SegmentationClass/NAME.png beside JPEGImages/; names in labelmap.txt or class_names.txt

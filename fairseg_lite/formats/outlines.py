@@ -1,6 +1,7 @@
 """Annotations of other tools that are outlines: labelme's, VIA's and YOLO's; as `convert` says."""
 
 import base64
+import csv
 import io
 import json
 import math
@@ -91,12 +92,14 @@ def _labelme_shape(shape: dict, height: int, width: int) -> dict | None:
 
 def via(source: Path, left_out: Counter[str], categories: list[str]) -> Iterator[Annotated]:
     """A project or export, or those of a folder. Args: as `convert`."""
-    files = [source] if source.is_file() else sorted(source.glob("*.json"))
+    files = [source] if source.is_file() else sorted([*source.glob("*.json"), *source.glob("*.csv")])
     if not files:
-        raise InputError(f"{str(source)!r} holds no JSON file; save VIA's project, or export annotations as JSON")
+        raise InputError(f"{str(source)!r} holds no JSON or CSV file; save VIA's project, or export its annotations")
     for path in files:
-        content = _read(path)
+        content = _via_table(path) if path.suffix.lower() == ".csv" else _read(path)
         listed = content.get("_via_img_metadata", content) if isinstance(content, dict) else {}
+        if {"metadata", "view", "file"} <= set(listed):
+            listed = _via_3(path, content)
         if not listed or not all(isinstance(e, dict) and "filename" in e for e in listed.values()):
             raise InputError(f"{str(path)!r} is no VIA file: there is {other_format(content)}")
         settings = content.get("_via_settings") or {}
@@ -115,6 +118,45 @@ def via(source: Path, left_out: Counter[str], categories: list[str]) -> Iterator
                     objects.append((_via_name(attributes.get(key)), shape))
             if at:
                 yield Annotated(*at, objects)
+
+
+def _via_table(path: Path) -> dict[str, dict]:
+    """Annotations that VIA exported as CSV, as those that it exports as JSON; its first version begins the first line with #."""
+    found: dict[str, dict] = {}
+    try:
+        for row in csv.DictReader(path.read_text("utf-8-sig").removeprefix("#").splitlines()):
+            regions = found.setdefault(row["filename"], {"filename": row["filename"], "regions": []})["regions"]
+            if shape := json.loads(row["region_shape_attributes"] or "{}"):  # {}: a picture without a region
+                regions.append({"shape_attributes": shape, "region_attributes": json.loads(row["region_attributes"] or "{}")})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{str(path)!r} is no CSV file of VIA, with columns filename, region_shape_attributes, ...") from error
+    return found
+
+
+VIA_3 = [  # kinds of shapes in the order of their numbers, and what the numbers after these are
+    ("",), ("point",), ("rect", "x", "y", "width", "height"), ("circle", "cx", "cy", "r"), ("ellipse", "cx", "cy", "rx", "ry"),
+    ("line",), ("polyline",), ("polygon",), ("extreme rectangle",), ("extreme circle",),
+]  # fmt: skip
+
+
+def _via_3(path: Path, content: dict) -> dict[str, dict]:
+    """A project of VIA 3 as one of VIA 2: its regions are of views, which show files, and name attributes by number."""
+    try:
+        fields = content.get("attribute") or {}
+        files = {view: content["file"][str(v["fid_list"][0])]["fname"] for view, v in content["view"].items()}
+        found = {view: {"filename": name, "regions": []} for view, name in files.items()}
+        for region in content["metadata"].values():
+            if not region["xy"]:
+                continue  # said of the whole picture
+            kind, *numbers = region["xy"]
+            name, *keys = VIA_3[kind]
+            shape = {"name": name, "all_points_x": numbers[0::2], "all_points_y": numbers[1::2]}
+            shape |= dict(zip(keys, numbers, strict=False))
+            said = {fields[k]["aname"]: fields[k].get("options", {}).get(v, v) for k, v in region["av"].items()}
+            found[region["vid"]]["regions"].append({"shape_attributes": shape, "region_attributes": said})
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(f"{str(path)!r} is a damaged project of VIA 3: {error!r} is not there") from error
+    return found
 
 
 def _via_attribute(path: Path, attributes: list[dict]) -> str | None:

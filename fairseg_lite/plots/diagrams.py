@@ -12,6 +12,7 @@ from fairseg_lite.plots.charts import BLACK, CYCLE, GREEN, ORANGE, PURPLE, SKY, 
 from fairseg_lite.plots.letters import families
 from fairseg_lite.plots.pictures import grid
 
+LETTERS = 32  # of a name beside a table
 STOPS = ("picture", "trunk", "DeepMask", "SharpMask", "MultiPathNet", "named masks")
 
 
@@ -53,8 +54,9 @@ def confusion_table(table: np.ndarray, names: Sequence[str], *, title: str = "")
     shares = table / table.sum(1, keepdims=True).clip(min=1)
     figure, axis = _numbers(table, shares, (2.2 + 0.62 * n, 1.6 + 0.42 * n), "d", 1)
     as_written = {"parse_math": False, "fontfamily": families(names)}
-    axis.set_xticks(range(n), [*names, "missed"], rotation=40, ha="right", **as_written)
-    axis.set_yticks(range(n), [*names, "background"], **as_written)
+    short = [name if len(name) <= LETTERS else f"{name[: LETTERS - 3].rstrip()}..." for name in names]
+    axis.set_xticks(range(n), [*short, "missed"], rotation=40, ha="right", **as_written)
+    axis.set_yticks(range(n), [*short, "background"], **as_written)
     axis.set(xlabel="taken for", ylabel="is", title=title)
     return finish(figure)
 

@@ -1,6 +1,7 @@
 """Fonts that have the letters of a text: names of categories come in every script of the world."""
 
 import sys
+import warnings
 from collections.abc import Iterable
 from functools import cache
 
@@ -30,8 +31,11 @@ def font_for(text: str, size: float) -> ImageFont.FreeTypeFont | ImageFont.Image
 
 
 def families(texts: Iterable[str]) -> list[str]:
-    """Names of fonts for matplotlib, which looks for each letter in the first that has it."""
-    found = (next(iter(_having(frozenset("".join(t.split())))), (None, None))[1] for t in texts if not t.isascii())
+    """Names of fonts for matplotlib, which looks for each letter in the first that has it; where none has, it is said, once."""
+    wanted = [frozenset("".join(t.split())) for t in texts if not t.isascii()]
+    found = [next(iter(_having(letters)), (None, None))[1] for letters in wanted]
+    if missing := [letters for letters, name in zip(wanted, found, strict=True) if not name]:
+        _lacking("".join(sorted(c for c in frozenset.union(*missing) if not c.isascii())))
     return list(dict.fromkeys(["DejaVu Sans", *(name for name in found if name)]))
 
 
@@ -68,3 +72,4 @@ def _glyphs(file: str) -> frozenset[int]:
 def _lacking(letters: str) -> None:
     advice = "boxes are drawn for them; install one that has, such as Noto"
     print(f"no font here has the letters {letters}: {advice}", file=sys.stderr)
+    warnings.filterwarnings("ignore", "Glyph .* missing from font")  # as matplotlib would say for each letter and figure

@@ -54,6 +54,12 @@ def test_train_measure_and_resume(cli, refused, folder, tmp_path):
     )
 
 
+def test_a_dry_run_looks_at_every_set(cli, folder, tmp_path):
+    words = ("train", "multipathnet", "shapes:60", folder / "scenes", "--out", tmp_path / "r", "--dry-run")
+    code, said, _ = cli(*words, *QUICK)
+    assert code == 0 and "proposals  of 12 pictures were made" in "\n".join(said)  # 10 of the first, both of the second
+
+
 def test_proposals_left_out_are_told(cli, folder, tmp_path):
     rows = json.loads((folder / "boxes.json").read_text("utf-8"))
     rows += [{"image_id": rows[0]["image_id"], "bbox": [500, 9, 30, 30], "score": 1}] * 3

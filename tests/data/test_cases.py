@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,40 @@ def rewritten(tmp_path, change):
 def test_a_name_that_one_file_fits(tmp_path, name):
     data = CocoDataset(rewritten(tmp_path, lambda c: c["images"][0].update(file_name=name)))
     assert data.pictures[0].path.name == "p0.png" and len(data) == 3
+
+
+@pytest.mark.parametrize("listed, there", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_written_in_two_ways(tmp_path, listed, there):
+    name, file = (unicodedata.normalize(form, "über é.png") for form in (listed, there))
+    root = rewritten(tmp_path, lambda c: c["images"][0].update(file_name=name))
+    (root / "images/p0.png").rename(root / "images" / file)
+    assert CocoDataset(root).pictures[0].path.name == file and listed_pictures(root)[0][-1].id == 301
+
+
+def test_width_and_height_exchanged_are_said_to_be(tmp_path):
+    fault = check(rewritten(tmp_path, lambda c: c["images"][0].update(width=96, height=128)), progress=False).faults[0]
+    assert "annotations say 96 x 128; are these height and width, or was it turned after it was annotated?" in str(fault)
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    (tmp_path / "export.ZIP").write_bytes(b"PK\3\4")
+    with pytest.raises(InputError, match="export.ZIP' is an archive; unpack it and give the folder"):
+        locate(tmp_path / "export.ZIP")
+
+
+@pytest.mark.parametrize("form", ["shares", "corners"])
+def test_boxes_in_other_numbers_are_told(tmp_path, form):
+    def change(content):
+        for a in content["annotations"]:
+            x, y, w, h = a["bbox"]
+            a.update(segmentation=[], bbox=[x / 128, y / 96, w / 128, h / 96] if form == "shares" else [x, y, x + w, y + h])
+
+    report = check(rewritten(tmp_path, change), progress=False)
+    if form == "shares":
+        assert [f.kind for f in report.faults] == ["empty box"] * 6
+        assert "lies between 0 and 1: multiply it by the picture's size" in str(report.faults[0])
+    else:
+        assert "as x1, y1, x2, y2 they would fit, but COCO's are x, y, width, height" in report.mended[0]
 
 
 def test_a_name_that_two_files_fit_is_a_fault(tmp_path):

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fairseg_lite.data.coco import CocoDataset, check
 from fairseg_lite.data.layouts import Names, locate, other_format
@@ -273,6 +274,15 @@ def test_a_format_without_a_decoder_is_named(tmp_path):
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 30)
     with pytest.raises(InputError, match="a.heic' cannot be decoded: no decoder of .heic comes with Pillow; save it as"):
         load_image(tmp_path / "a.heic")
+
+
+@pytest.mark.parametrize("name, tags", [("a.dng", {}), ("a.NEF", {}), ("a.tif", {50706: b"\1\4\0\0"})])
+def test_the_preview_of_raw_data_is_not_taken_for_the_picture(tmp_path, name, tags):
+    Image.new("RGB", (8, 6)).save(tmp_path / name, "TIFF", tiffinfo=tags)
+    with pytest.raises(InputError, match="cannot be decoded: it is a camera's raw data, of which only the preview would be seen"):
+        load_image(tmp_path / name)
+    Image.new("RGB", (8, 6)).save(tmp_path / "b.tif")
+    assert load_image(tmp_path / "b.tif").shape == (6, 8, 3)
 
 
 @pytest.mark.parametrize("top, seen", [(4095, None), (65535, 255), (20000, 78)])

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairseg_lite.data import scenes
 from fairseg_lite.data.patches import (
     PatchSampler,
     PatchSpec,
@@ -17,8 +18,10 @@ from fairseg_lite.data.patches import (
     is_negative,
     usable_rows,
 )
+from fairseg_lite.data.photos import photographs
 from fairseg_lite.data.scenes import Scene, tabulate
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.geometry.masks import rle_decode
 from fairseg_lite.geometry.pixels import normalise, symmetric_pad
 from fairseg_lite.official.patches import OfficialSampler
 
@@ -58,9 +61,9 @@ def drawn(sampler, steps=1):
     """(scene, window, instance or None) of every patch of some batches."""
     log, cut = [], sampler._cut
 
-    def spy(scene, window, instance):
-        log.append((scene, window, instance))
-        return cut(scene, window, instance)
+    def spy(scene, window, mask):
+        log.append((scene, window, next((i for i, m in enumerate(scene.masks) if m is mask or np.array_equal(m, mask)), None)))
+        return cut(scene, window, mask)
 
     sampler._cut = spy
     for step in range(steps):
@@ -398,6 +401,13 @@ def test_evaluation_pads_as_it_is_told():
     data = one(0, 80, 60, 120)
     mirrored, grey = (next(evaluation_patches(data, TINY, padding=p)).images for p in ("symmetric", "mean"))
     assert grey[..., :20].abs().max() < 0.02 < mirrored[..., :20].abs().max() and torch.equal(grey[..., 64:], mirrored[..., 64:])
+
+
+def test_a_mask_is_decoded_once_for_a_patch(monkeypatch):
+    calls = []
+    monkeypatch.setattr(scenes, "rle_decode", lambda rle: calls.append(rle) or rle_decode(rle))
+    batch = PatchSampler(photographs(), PatchSpec(), positives=5, negatives=0).batch(0)
+    assert batch.masks.any(2).any(1).all() and len(calls) == 5
 
 
 def test_no_room_for_a_negative_is_an_error():

@@ -1,6 +1,7 @@
 """Files as labelme, VIA, YOLO, PASCAL VOC and mask painters write them become COCO files with the same objects."""
 
 import base64
+import csv
 import io
 import json
 
@@ -144,6 +145,49 @@ def test_via(tmp_path, form):
             entry["regions"] = {str(i): r for i, r in enumerate(entry["regions"])}
     text(tmp_path / "via.json", entries)
     assert_cat_and_dog(converted(tmp_path, "via", tmp_path if form == "folder" else tmp_path / "via.json"))
+
+
+@pytest.mark.parametrize("head", ["filename", "#filename"])
+def test_via_table(tmp_path, head):
+    picture(tmp_path / "a.jpg")
+    picture(tmp_path / "none.jpg")
+    rows = [[f"{head}", "file_size", "file_attributes", "region_count", "region_id"]]
+    rows[0] += ["region_shape_attributes", "region_attributes"]
+    for i, r in enumerate((region("cat", CAT), region("dog", DOG))):
+        rows.append(["a.jpg", 123, "{}", 2, i, *(json.dumps(part) for part in r.values())])
+    rows.append(["none.jpg", 9, "{}", 0, 0, "{}", "{}"])
+    file = io.StringIO()
+    csv.writer(file).writerows(rows)
+    text(tmp_path / "via.csv", "\ufeff" * (head == "filename") + file.getvalue())
+    data = converted(tmp_path, "via", tmp_path)
+    assert len(data) == 2 and len(data[1].labels) == 0
+    assert_cat_and_dog(data)
+
+
+def test_via_3(tmp_path, capsys):
+    picture(tmp_path / "a.jpg")
+    numbers = [[7, *np.ravel(CAT).tolist()], [2, 30, 10, 20, 15], [3, 30, 20, 9], [1, 3, 4], []]
+    content = {
+        "project": {"pid": "__VIA_PROJECT_ID__", "data_format_version": "3.1.1", "vid_list": ["1"]},
+        "config": {"file": {"loc_prefix": {"1": "", "2": ""}}},
+        "attribute": {"1": {"aname": "class", "anchor_id": "FILE1_Z0_XY1", "type": 4, "options": {"0": "cat", "1": "dog"}}},
+        "file": {"1": {"fid": "1", "fname": "a.jpg", "type": 2, "loc": 1, "src": "a.jpg"}},
+        "metadata": {
+            f"1_{i}": {"vid": "1", "flg": 0, "z": [], "xy": xy, "av": {"1": "1" if i == 1 else "0"}}
+            for i, xy in enumerate(numbers)
+        },
+        "view": {"1": {"fid_list": ["1"]}},
+    }
+    text(tmp_path / "via.json", content)
+    data = converted(tmp_path, "via", tmp_path / "via.json")
+    assert "1 regions that are no area: point" in capsys.readouterr().out
+    assert data.categories == ("cat", "dog") and data[0].labels.tolist() == [0, 1, 0]
+    np.testing.assert_array_equal(data[0].masks[0], mask_of(CAT))
+    assert data[0].boxes[1].tolist() == [30, 10, 50, 25] and abs(data[0].masks[2].sum() - np.pi * 81) < 8
+    del content["file"]["1"]
+    text(tmp_path / "via.json", content)
+    assert main(["data", "convert", "via", str(tmp_path / "via.json"), str(tmp_path / "other")]) == 2
+    assert "is a damaged project of VIA 3" in capsys.readouterr().err
 
 
 def test_via_regions_of_other_kinds(tmp_path, capsys):

@@ -65,6 +65,20 @@ def test_letters_of_no_font_are_told_once(no_cats, capsys):
     ]
 
 
+def test_letters_of_no_font_are_told_once_beside_a_table(no_cats, tmp_path, capsys, recwarn):
+    figure = confusion_table(np.zeros((3, 3), int), ["猫", "dog"])
+    figure.savefig(tmp_path / "c.png")
+    assert capsys.readouterr().err.count("no font here has the letters 猫") == 1 and not len(recwarn)
+
+
+def test_a_table_has_room_beside_long_names(tmp_path, recwarn):
+    figure = confusion_table(np.eye(3, dtype=int), ["very long " * 20, "dog"])
+    figure.savefig(tmp_path / "c.png")
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert shown == ["very long very long very long...", "dog", "background"]
+    assert not len(recwarn) and figure.axes[0].get_position().width > 0.2
+
+
 def test_long_names_keep_their_score():
     font = ImageFont.load_default(size=14)
     shown = letters.fitting("very long " * 20 + "0.97", 200, font)
