@@ -10,7 +10,7 @@ import io
 import os
 import platform
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,11 @@ import torch
 from matplotlib.figure import Figure
 
 from fairseg_lite.course.checks import check, hint, solution
-from fairseg_lite.course.predictions import predict, tally
+from fairseg_lite.course.predictions import live, predict, tally
 from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.training.devices import best_device, synchronize
 
-__all__ = ["Here", "check", "hint", "predict", "setup", "show", "show_source", "solution", "tally", "timed"]
+__all__ = ["Here", "check", "hint", "predict", "setup", "show", "show_source", "slide", "solution", "tally", "timed"]
 
 SCALES = ("smoke", "lesson")
 
@@ -83,19 +83,61 @@ def show(figure: Figure, *, alt: str) -> None:
     Raises:
         InputError: alt says nothing.
     """
+    _display([figure], alt)
+
+
+def slide(draw: Callable[..., Figure], *, alt: str, **values: Sequence[Any]) -> None:
+    """Show a figure that the reader can change: a slider for each argument of `draw`.
+
+    Where nobody can move a slider (GitHub, a notebook that is only run, no ipywidgets) the figure is shown at the sliders' left
+    ends, middles and right ends; and that picture stays in the notebook's file, whoever saves it.
+
+    Args:
+        draw: called with one value of each name; its figure says which, in a title.
+        alt: what the figures show, in a sentence.
+        values: by the name of each argument all that it can be, at least two.
+    Raises:
+        InputError: alt says nothing; there is nothing to move, or nowhere to move it to.
+    """
+    if not values or min(len(v) for v in values.values()) < 2:
+        found = {name: len(v) for name, v in values.items()}
+        raise InputError(f"there are {found} values; wanted a name with at least two, such as k=(1, 10, 100)")
+    places = dict.fromkeys(tuple(v[round(part * (len(v) - 1))] for v in values.values()) for part in (0, 0.5, 1))
+    figures, views = [draw(**dict(zip(values, place, strict=True))) for place in places], {}
+    if live():
+        import ipywidgets as w
+
+        middle = list(places)[len(places) // 2]
+        sliders = {
+            name: w.SelectionSlider(options=list(v), value=at, description=name, continuous_update=False)
+            for (name, v), at in zip(values.items(), middle, strict=True)
+        }
+        box = w.VBox([*sliders.values(), w.interactive_output(lambda **now: show(draw(**now), alt=alt), sliders)])
+        views["application/vnd.jupyter.widget-view+json"] = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
+    _display(figures, alt, views)
+
+
+def _display(figures: Sequence[Figure], alt: str, views: dict | None = None) -> None:
+    """Figures as one picture, beside each other where they are narrow; `views` are what a front end may show instead."""
     from IPython.display import display
     from PIL import Image
 
     if len(alt.split()) < 4:
         raise InputError(f"alt is {alt!r}; wanted a sentence on what the figure shows")
-    pictures, file = any(axis.images for axis in figure.axes), io.BytesIO()
-    figure.savefig(file, format="png", dpi=figure.dpi * (1 if pictures else 2))
-    image, kind, data = Image.open(file).convert("RGB"), "jpeg" if pictures else "png", io.BytesIO()
+    pictures, panels = any(axis.images for figure in figures for axis in figure.axes), []
+    for figure in figures:
+        figure.savefig(file := io.BytesIO(), format="png", dpi=figure.dpi * (1 if pictures else 2))
+        panels.append(Image.open(file).convert("RGB"))
+    sides, across = np.array([p.size for p in panels]), sum(f.get_figwidth() for f in figures) <= 12  # inches
+    image = Image.new("RGB", tuple(np.where([across, not across], sides.sum(0), sides.max(0)).tolist()), "white")
+    for panel, before in zip(panels, sides.cumsum(0) - sides, strict=True):
+        image.paste(panel, tuple((before * [across, not across]).tolist()))
+    mime, data = "image/jpeg" if pictures else "image/png", io.BytesIO()
     options: dict = {"quality": 80, "progressive": True} if pictures else {}
-    (image if pictures else image.quantize(64)).save(data, kind, optimize=True, **options)
+    (image if pictures else image.quantize(64)).save(data, mime.removeprefix("image/"), optimize=True, **options)
     about = {"alt": alt} if pictures else {"alt": alt, "width": image.width // 2, "height": image.height // 2}
-    mime = f"image/{kind}"
-    display({mime: base64.b64encode(data.getvalue()).decode(), "text/plain": alt}, metadata={mime: about}, raw=True)
+    shown = {mime: base64.b64encode(data.getvalue()).decode(), "text/plain": alt, **(views or {})}
+    display(shown, metadata={mime: about}, raw=True)
 
 
 class _Source(str):

@@ -74,13 +74,27 @@ class ShapesDataset:
         return self.length
 
     def __getitem__(self, index: int) -> Scene:
+        return self.drawn(index)
+
+    def drawn(self, index: int, times: int = 1) -> Scene:
+        """Scene `index` with more pixels: the same objects in the same places, drawn finer. Networks are shown `self[index]`.
+
+        Args:
+            times: pixels a side for each one of `self[index]`: 2 for figures.
+        Example:
+            >>> scenes = ShapesDataset(3)
+            >>> (scenes.drawn(2, 2).boxes / 2 - scenes[2].boxes).max() < 2, scenes.drawn(2, 2).image.shape
+            (np.True_, (384, 384, 3))
+        """
         if not 0 <= index < self.length:
             raise IndexError(f"scene {index} of {self.length}")
         g = np.random.Generator(np.random.PCG64([self.seed, index, self.height, self.width]))
         objects: list[dict] = []
         while len(objects) < 2:  # a layout whose objects hide each other is drawn again
             objects = _layout(g, self.height, self.width)
-        image = _paint(g, objects, self.height, self.width)
+        if times > 1:
+            objects = _finer(objects, times, self.height * times, self.width * times)
+        image = _paint(g, objects, self.height * times, self.width * times)
         return Scene(
             image=image,
             masks=np.stack([o["visible"] for o in objects]),
@@ -145,6 +159,17 @@ def _layout(g: np.random.Generator, h: int, w: int) -> list[dict]:
             taken |= o["mask"]
             kept.append(o | {"visible": visible})
     return kept[::-1]
+
+
+def _finer(objects: list[dict], times: int, h: int, w: int) -> list[dict]:
+    """The same objects, from the lowest to the topmost, in a picture with more pixels."""
+    taken, fine = np.zeros((h, w), bool), []
+    for o in reversed(objects):
+        o = o | {key: times * o[key] for key in ("x", "y", "radius16")}
+        o |= _masks(o, h, w)
+        fine.append(o | {"visible": o["mask"] & ~taken})
+        taken |= o["mask"]
+    return fine[::-1]
 
 
 def _coordinates(o: dict, reach: int, h: int, w: int) -> tuple[slice, slice, np.ndarray, np.ndarray]:

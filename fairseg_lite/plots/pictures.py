@@ -38,17 +38,24 @@ def tinted(image: np.ndarray, masks: Iterable[np.ndarray], colours: Sequence[str
 
     Args:
         image: (H, W, 3) uint8.
-        masks: N times (H, W) bool; later masks lie on top. One after the other is asked for: a large picture has room for few.
+        masks: N times (H, W) bool, or of a picture that is a whole number of times smaller; later masks lie on top. One after the
+            other is asked for: a large picture has room for few.
         colours, alpha: taken in turn; 0 shows the picture, 1 the colour.
     Returns: (H, W, 3) uint8.
     """
     out = image.copy()
     for i, mask in enumerate(masks):
-        colour = rgb(colours[i % len(colours)])
+        mask, colour = _as_large(mask, image), rgb(colours[i % len(colours)])
         out[mask] = ((1 - alpha) * out[mask] + alpha * colour).round()
         near = np.pad(mask, 1, constant_values=True)  # the border of the picture is no outline
         out[mask & ~(near[:-2, 1:-1] & near[2:, 1:-1] & near[1:-1, :-2] & near[1:-1, 2:])] = colour
     return out
+
+
+def _as_large(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """A mask with as many pixels as the picture."""
+    times = image.shape[0] // mask.shape[0]
+    return mask if times == 1 else mask.repeat(times, 0).repeat(times, 1)
 
 
 def apart(masks: Iterable[np.ndarray], limit: int, *, shared: float = 0.3) -> list[int]:
@@ -178,6 +185,7 @@ def patches(images: Tensor, masks: Tensor, labels: Tensor, *, context: int = 32,
 
 def hits(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Prediction against truth on a picture: green where both, vermillion where missed, blue where too much."""
+    truth, predicted = _as_large(truth, image), _as_large(predicted, image)
     grey = np.repeat(image.mean(2, keepdims=True), 3, 2)
     out = 0.6 * grey + 60
     for mask, colour in ((truth & predicted, GREEN), (truth & ~predicted, VERMILLION), (predicted & ~truth, BLUE)):

@@ -171,3 +171,18 @@ def test_a_scene_that_is_not_there(index):
 def test_iteration_ends():
     assert len(list(ShapesDataset(3))) == 3
     assert len(ShapesDataset(0).instances) == 0
+
+
+def test_a_scene_drawn_finer_is_the_same_scene(scenes):
+    data = ShapesDataset(150, seed=5)
+    for i, coarse in enumerate(scenes[:20]):
+        fine = data.drawn(i, 2)
+        assert fine.image.shape == (384, 384, 3) and np.array_equal(fine.labels, coarse.labels)
+        assert not (fine.masks.sum(0) > 1).any(), "no pixel belongs to two objects"
+        large = coarse.masks.repeat(2, 1).repeat(2, 2)
+        iou = (large & fine.masks).sum((1, 2)) / (large | fine.masks).sum((1, 2))
+        assert iou.min() > 0.7 and iou.mean() > 0.9
+        shrunk = fine.image.reshape(192, 2, 192, 2, 3).mean((1, 3))
+        assert np.abs(shrunk - coarse.image).mean() < 6
+    with pytest.raises(IndexError, match="scene -1 of"):
+        data.drawn(-1, 2)

@@ -88,7 +88,8 @@ def test_every_figure_is_told_in_words(path):
     told = []
     for cell in code_cells(load(path)):
         stored = [(kind, o) for o in cell["outputs"] for kind in o.get("data", {}) if kind.startswith("image/")]
-        words = re.findall(r"alt=(\"[^\"]+\"|'[^']+')", source(cell)) if "lesson.show(" in source(cell) else []
+        shows = re.search(r"lesson\.(show|slide)\(", source(cell))
+        words = re.findall(r"alt=(\"[^\"]+\"|'[^']+')", source(cell)) if shows else []
         assert len(stored) == len(words), f"a figure without words in {source(cell)[-200:]}"
         for (kind, output), text in zip(stored, words, strict=True):
             assert output["metadata"][kind]["alt"] == ast.literal_eval(text) == "".join(output["data"]["text/plain"])

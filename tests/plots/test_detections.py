@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fairseg_lite.plots import CYCLE, apart, confusion_table, named, precision_curve, tinted
+from fairseg_lite.plots import CYCLE, apart, confusion_table, hits, named, precision_curve, tinted
 from fairseg_lite.plots.charts import rgb
 
 
@@ -63,3 +63,12 @@ def test_masks_of_large_pictures_are_asked_for_one_by_one():
     assert apart(masks(), 2) == [0, 1] and asked == [0, 1, 2]
     image = np.full((1, 9, 3), 200, np.uint8)
     assert (tinted(image, masks()) == tinted(image, np.eye(9, dtype=bool)[:, None])).all()
+
+
+def test_masks_of_a_smaller_picture_are_enlarged():
+    picture, mask = np.zeros((6, 6, 3), np.uint8), np.zeros((3, 3), bool)
+    mask[1, 2] = True
+    large = np.zeros((6, 6), bool)
+    large[2:4, 4:6] = True
+    assert np.array_equal(tinted(picture, [mask]), tinted(picture, [large])) and tinted(picture, [mask]).any()
+    assert np.array_equal(hits(picture, mask, ~mask), hits(picture, large, ~large))
