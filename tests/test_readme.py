@@ -38,6 +38,7 @@ SMALL = {  # what is added so that the command ends in seconds; None: it needs a
     "evaluate detections": ["--proposer", "MODEL", "--limit", "1", "--top-k", "5"],
     "bench": None,
     "import": [],
+    "export": None,
 }
 
 

@@ -1,8 +1,9 @@
-"""`fairseg-lite propose`: masks for pictures."""
+"""`fairseg-lite propose`: masks for pictures; `export`: the network without Python."""
 
 import argparse
+from pathlib import Path
 
-from fairseg_lite.cli.inputs import over_pictures, picture_name, pictures_and_output, proposer, write_picture
+from fairseg_lite.cli.inputs import folders_of, over_pictures, picture_name, pictures_and_output, proposer, write_picture
 from fairseg_lite.cli.options import add, add_set, arguments, command, device_of, dtype_of, positive
 from fairseg_lite.errors import InputError
 
@@ -13,10 +14,16 @@ OUT gets NAME.png for each picture, its best masks drawn in, and proposals.json,
 that of the folder's COCO annotations if there are some, else 1, 2, ... by name; file_name is added. A damaged picture
 is named and left out, and the exit code is 2. Ctrl-C keeps what was done.
 """
+EXPORT = """examples:
+  fairseg-lite export photos-sharp -o sharp.onnx             for ONNX Runtime: needs the extra fairseg-lite[onnx]
+  fairseg-lite export photos-sharp -o sharp.pt2 --top-k 50   for torch.export.load
+In: picture, uint8 (H, W, 3), RGB, H and W multiples of 16. Out: masks (N, M, M), boxes (N, 4) and scores (N) of the N best
+windows at this one scale; for others call it with the picture resized. A mask belongs into its box, px.
+"""
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Register `propose`."""
+    """Register `propose` and `export`."""
     p = command(commands, "propose", "masks for a picture or a folder of pictures", PROPOSE, _propose)
     p.add_argument("input", metavar="PICTURE", help="a picture, or a folder of them")
     p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder to write to")
@@ -27,6 +34,19 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--max-side", type=positive, metavar="PX", help="larger pictures are reduced to this (default: 1024)")
     add_set(p, "nms=IOU, zoom=N (larger scales, for small objects), threshold=P, or scales=S,S,...")
     add(p, "--precision", "--device")
+
+    p = command(commands, "export", "write a network as ONNX or for torch.export", EXPORT, _export)
+    p.add_argument("model", metavar="MODEL", help="a DeepMask or SharpMask: photos-sharp, photos or a checkpoint")
+    p.add_argument("--out", "-o", required=True, metavar="FILE", help="NAME.onnx or NAME.pt2")
+    p.add_argument("--top-k", type=positive, default=100, metavar="N", help="masks of a picture (default: 100)")
+
+
+def _export(a: argparse.Namespace) -> None:
+    folders_of(a.out)
+    from fairseg_lite.inference.export import export
+
+    export(proposer(a.model, "cpu"), a.out, top_k=a.top_k)
+    print(f"{a.out} written, {Path(a.out).stat().st_size / 1e6:.1f} MB")
 
 
 def _propose(a: argparse.Namespace) -> int:

@@ -6,8 +6,6 @@ the categories and over the thresholds .50, .55, ... .95; AP50 and AP75 keep one
 `average_precision` is that sum for one category, slow and clear; pycocotools' `COCOeval` computes the report.
 """
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,7 +15,7 @@ import numpy as np
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.scenes import SceneDataset
 from fairseg_lite.errors import InputError, check_range
-from fairseg_lite.evaluation.judge import MAX_DETS, judged, results_of, shown, truth_of
+from fairseg_lite.evaluation.judge import MAX_DETS, results_of, shown, summed, truth_of
 
 RECALLS = np.linspace(0, 1, 101)
 
@@ -126,13 +124,10 @@ def evaluate_detections(
     images, objects = truth_of(truth, what, by_category=True)
     names = categories_of(truth)
     found = results_of(images, rows_of(detections, list(names)), what, categories=names)
-    judge = judged(
+    p, counted = summed(
         images, objects, found, what, limits=sorted({1, min(10, max_dets), max_dets}), categories=list(names), progress=progress
     )
-    p = judge.params
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints
-        judge.accumulate()
-    precision, recall = judge.eval["precision"], judge.eval["recall"]  # (T, R, K, A, M) and (T, K, A, M); -1: no object
+    precision, recall = counted["precision"], counted["recall"]  # (T, R, K, A, M) and (T, K, A, M); -1: no object
     by_threshold = {round(float(t), 2): _mean(precision[i, :, :, 0, -1]) for i, t in enumerate(p.iouThrs)}
     per_category = {names[k]: precision[:, :, i, 0, -1] for i, k in enumerate(p.catIds)}
     sizes = p.areaRngLbl[1:]  # the first is "all"

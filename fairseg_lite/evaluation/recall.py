@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.scenes import SceneDataset
 from fairseg_lite.errors import InputError
-from fairseg_lite.evaluation.judge import judged, results_of, shown, truth_of
+from fairseg_lite.evaluation.judge import fast, judged, results_of, shown, summed, truth_of
 
 LARGEST = (10, 0.7)
 
@@ -80,10 +80,15 @@ def average_recall(
     limits = sorted({int(k) for k in limits})
     truth = dataset if isinstance(dataset, dict) else to_coco(dataset, progress=progress)
     images, objects = truth_of(truth, iou_type)
-    judge = judged(images, objects, results_of(images, results, iou_type), iou_type, limits=limits, progress=progress)
-    p = judge.params
-
-    counts, recall = _count(judge, limits)
+    given = images, objects, results_of(images, results, iou_type), iou_type
+    judge = judged(*given, limits=limits[-1:] if fast() is None else [LARGEST[0]], progress=progress)
+    p, ranges = judge.params, judge.params.areaRng
+    if fast() is None:
+        counts, recall = _count(judge, limits)
+    else:
+        counts = [sum(not o["iscrowd"] and low <= o["area"] <= high for o in objects) for low, high in ranges]
+        table = summed(*given, limits=limits)[1]["recall"].clip(min=0)
+        recall = {k: [table[:, 0, a, m] for a in range(len(ranges))] for m, k in enumerate(limits)}
     thresholds = [round(float(t), 2) for t in p.iouThrs]
     sizes = p.areaRngLbl[1:]  # the first is "all"
     ar: dict[int, list[Any]] = {
