@@ -31,7 +31,8 @@ from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.errors import check_choice, check_range
 from fairseg_lite.evaluation.patches import patch_spec
 from fairseg_lite.inference.detect import detect
-from fairseg_lite.inference.propose import prepare, propose
+from fairseg_lite.inference.prepare import prepare
+from fairseg_lite.inference.propose import propose
 from fairseg_lite.models.checkpoints import MODELS
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipathnet import MultiPathNet
@@ -43,13 +44,11 @@ from fairseg_lite.training.stages import loss_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CATEGORIES, SIZE = 80, {"short_side": 800, "max_side": 1000}  # COCO's, and the paper's size of a picture, px
-# seconds of a public PyTorch port (foolwood/deepmask-pytorch) for 640x480, ResNet-50, 7 scales, 500 proposals
-REFERENCE = 10.2, "10.2 s (trunk 4.85, masks 1.1, pasting 3.86), float32, measured on another 2-core machine"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One benchmark. The defaults are those of the reference."""
+    """One benchmark. The defaults: a picture of the usual size with the second paper's network."""
 
     model: str = "deepmask_resnet50"  # a name of MODELS
     against: str = ""  # another: its pictures go in turns with the first one's, so that the ratio is a fair one
@@ -74,7 +73,7 @@ QUICK = Settings(model="deepmask_tiny", width=160, height=120, scales=2, top_k=2
 
 
 def settings(*, quick: bool = False, **changes: object) -> Settings:
-    """Those of `QUICK` or of the reference, with changes; a MultiPathNet looks at 1,000 proposals."""
+    """Those of `QUICK` or the defaults, with changes; a MultiPathNet looks at 1,000 proposals."""
     if str(changes.get("model")).startswith("multipathnet") and not quick:
         changes = {"top_k": 1000, **changes}
     return replace(QUICK if quick else Settings(), **changes)
@@ -153,9 +152,10 @@ def job(s: Settings, dtype: torch.dtype, device: torch.device) -> Callable[..., 
     corner = torch.rand(s.top_k, 2, generator=g) * (whole - sides).clamp(min=0)
     boxes = Boxes(torch.cat([corner, corner + sides], 1), torch.rand(s.top_k, generator=g))
     size = {} if s.model.endswith("tiny") else SIZE
+    names = prepare(model, dtype=dtype)
 
     def look(timer=nullcontext) -> int:
-        detect(model, image, boxes, masks=None, timer=timer, **size)
+        detect(names, image, boxes, masks=None, timer=timer, **size)
         return s.top_k
 
     return look
@@ -243,9 +243,8 @@ def run(s: Settings, *, dtypes: Sequence[str] = tuple(DTYPES), device: torch.dev
     for name in dtypes:
         check_choice("dtype", name, DTYPES)
         detector = s.model.startswith("multipathnet")
-        if name == "bf16" and (detector or not bf16_is_faster(device)):
-            why = "detection computes in fp32" if detector else "no faster than fp32 here: this machine has no unit for bfloat16"
-            result["dtypes"][name] = {"skipped": why}
+        if name == "bf16" and not bf16_is_faster(device):
+            result["dtypes"][name] = {"skipped": "no faster than fp32 here: this machine has no unit for bfloat16"}
             continue
         result["dtypes"][name] = {
             "ceiling": ceiling(DTYPES[name], device, s.ceiling),
@@ -293,5 +292,3 @@ def _measured(name: str, part: dict, s: dict, machine: dict) -> Iterator[str]:
         yield f"  {s['against']} in turns: {other:.3f} s; {s['model']} takes {scene['total'] / other:.2f} times that"
     peak, before, gpu = (memory.get(k, 0) / 2**20 for k in ("peak", "before", "device"))
     yield f"  peak memory {peak:.0f} MiB, {before:.0f} before the picture" + (f", GPU {gpu:.0f} MiB" if gpu else "")
-    if all(s[k] == getattr(Settings, k) for k in ("model", "width", "height", "scales", "top_k")):
-        yield f"  reference port {REFERENCE[1]}: {REFERENCE[0] / scene['total']:.1f} times this total"

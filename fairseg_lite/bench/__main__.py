@@ -26,7 +26,7 @@ def rows(device: torch.device, *, tiny: bool) -> Iterator[dict]:
     for name in TINY if tiny else MODELS:
         named = name.startswith("multipathnet")
         s = settings(quick=tiny, model=name, **({} if tiny else {"repeat": 10, **({"top_k": PROPOSALS} if named else {})}))
-        for dtype in types[:1] if named else types:  # detection computes in fp32
+        for dtype in types:
             found = time_scene(s, DTYPES[dtype], device)
             stages = {stage: 1e3 * part["seconds"] for stage, part in found["stages"].items()}
             what = f"{name}, {s.width}x{s.height}, {s.top_k} proposals"

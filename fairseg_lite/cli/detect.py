@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from fairseg_lite.cli.inputs import over_pictures, picture_name, pictures_and_output, proposer, write_picture
-from fairseg_lite.cli.options import add, add_set, arguments, command, device_of, positive
+from fairseg_lite.cli.options import add, add_set, arguments, command, device_of, dtype_of, positive
 from fairseg_lite.errors import InputError
 
 COVERED = 0.7  # share of a mask that may lie on surer ones, where it is drawn
@@ -43,8 +43,11 @@ def add_detection(p: argparse.ArgumentParser) -> None:
         "--masks", choices=("proposal", "refined", "none"),
         help="of the proposal, made anew for the final box, or none (default: refined; with --proposals: proposal)",
     )  # fmt: skip
-    words = "score_threshold=P, nms=IOU, and the paper's additions: flip=true, vote=IOU, iterations=N, crops=N, mask_boxes=true"
-    add_set(p, words + ", short_side=PX")
+    words = (
+        "score_threshold=P, nms=IOU, prune=IOU (of proposals), short_side=PX, and the paper's additions: flip=true, vote=IOU, "
+    )
+    add_set(p, words + "iterations=N, crops=N, mask_boxes=true")
+    add(p, "--precision")
 
 
 class Detector:
@@ -68,7 +71,8 @@ class Detector:
         from fairseg_lite.models.checkpoints import load_model
 
         self.options = arguments(a.set, detect, besides=("proposer", "masks", "timer"))
-        self.models = [load_model(name, device=device, kind="MultiPathNet") for name in names]
+        dtype = dtype_of(a.precision, device)
+        self.models = [prepare(load_model(name, device=device, kind="MultiPathNet"), dtype=dtype) for name in names]
         self.categories, self.category_ids = categories_of(self.models[0])
         for name, model in zip(names, self.models, strict=True):
             if (other := categories_of(model)) != (self.categories, self.category_ids):
@@ -80,7 +84,8 @@ class Detector:
             raise InputError("mask_boxes takes boxes from refined masks: add --masks refined, and --proposer, which draws them")
         self.masks, self.top_k, self.proposer = (None if masks == "none" else masks), a.top_k, None
         if not a.proposals or self.masks == "refined":
-            self.proposer = prepare(proposer(a.proposer or self.models[0].record.proposals or "photos-sharp", device))
+            name = a.proposer or self.models[0].record.proposals or "photos-sharp"
+            self.proposer = prepare(proposer(name, device), dtype=dtype)
         self.known = None
         if a.proposals:
             if self.masks == "proposal":

@@ -23,6 +23,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import batched_nms
+from torchvision.ops import nms as box_nms
 
 from fairseg_lite.data.patches import PatchSpec, canonical, crop_image
 from fairseg_lite.data.results import Boxes
@@ -34,10 +35,15 @@ from fairseg_lite.models.checkpoints import SHIPPED, load_model
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipathnet import MultiPathNet, probabilities
 from fairseg_lite.models.network import Timer
+from fairseg_lite.models.roi_pooling import Region
 from fairseg_lite.models.sharpmask import SharpMask
 
 PROPOSALS = 200  # of a picture, where none are given
-CHUNK = 512  # proposals that go through a network together
+ROI_BYTES = 2**28  # of pooled features that are looked at together
+RANGES = {  # of options
+    "score_threshold": (0, 1), "nms": (0, 1), "vote": (0, 1), "prune": (0, 1), "iterations": (1, None), "crops": (0, None),
+    "top": (1, None), "max_side": (16, None), "short_side": (16, None),
+}  # fmt: skip
 SHAKE = 0.05  # a shaken proposal moves each side by up to this share of its length
 BATCH = 64  # patches that go through the network together
 
@@ -54,6 +60,7 @@ def detect(
     score_threshold: float = 0.05,
     nms: float = 0.3,
     vote: float | None = None,
+    prune: float | None = None,
     iterations: int = 1,
     flip: bool = False,
     crops: int = 0,
@@ -65,7 +72,7 @@ def detect(
     """Name what the proposals of a picture show, and correct their boxes.
 
     Args:
-        model: in evaluation mode, or several of the same categories (an ensemble). image: (H, W, 3) uint8 RGB.
+        model: in evaluation mode, best of `prepare`; or several of the same categories, an ensemble. image: (H, W, 3) uint8 RGB.
         proposals: of this picture; None makes 200 with the proposer. Only their `boxes` are needed, but for masks="proposal".
         proposer: makes proposals where none are given, and draws masks for masks="refined": a network, or a name or file for
             `load_model`; None takes the one whose proposals the (first) network was trained on, as its record says.
@@ -75,6 +82,7 @@ def detect(
         score_threshold: probability above which a box counts.
         nms: of two boxes of a category that overlap by more than this IoU the better one stays.
         vote: box voting: what stays becomes the mean of the category's boxes that overlap it by this IoU (.5), weighted by score.
+        prune: a proposal that overlaps a better one by more than this IoU is not looked at.
         iterations: looks; each takes as proposals the boxes that the look before found most likely, and all looks count.
         flip: look at the mirrored picture, too. crops: so many shaken copies of the proposals besides. top: detections at most.
         masks: "proposal" gives the mask of the proposal; "refined" runs the proposer once more, centred on the final box at
@@ -93,16 +101,16 @@ def detect(
     _check(models, masks, mask_boxes)
     short_side = models[0].record.short_side if short_side is None else short_side
     max_side = (models[0].record.max_side or MAX_SIDE) if max_side is None else max_side
-    for what, value, low, high in (
-        ("score_threshold", score_threshold, 0, 1), ("nms", nms, 0, 1), ("vote", vote, 0, 1), ("iterations", iterations, 1, None),
-        ("crops", crops, 0, None), ("top", top, 1, None), ("max_side", max_side, 16, None), ("short_side", short_side, 16, None),
-    ):  # fmt: skip
-        check_range(what, value, low, high)
+    given = locals()
+    for what, (low, high) in RANGES.items():
+        check_range(what, given[what], low, high)
     network: Any = _proposer(models[0], proposer) if proposals is None or masks == "refined" else None
     found: Any = propose(network, image, top_k=PROPOSALS) if proposals is None else proposals
     _check_proposals(found, height, width, masks)
     rois = clip_boxes(found.boxes.float(), height, width)
     origin = torch.nonzero(_has_area(rois))[:, 0]
+    if prune is not None:
+        origin = origin[box_nms(rois[origin], found.scores[origin].float(), prune)]
     if not len(origin):
         return Detections.none((height, width), masks=masks is not None)
 
@@ -131,7 +139,8 @@ def _looks(
     with timer("features"):
         for model in models:
             pixels = resized(model.normalise(image), scale)
-            levels.append(model.features(torch.stack([pixels, pixels.flip(-1)][: 1 + flip])))
+            seen = model.features(torch.stack([pixels, pixels.flip(-1)][: 1 + flip]).to(next(model.parameters()).dtype))
+            levels.append([x.float().contiguous() for x in seen])  # as pooling wants them
     ratio = rois.new_tensor([pixels.shape[-1] / width, pixels.shape[-2] / height] * 2)
     looks = []
     with timer("rois"):
@@ -170,13 +179,15 @@ def _mean_look(
     """
     looks: list[tuple[Tensor, Tensor]] = []
     for model, features in zip(models, levels, strict=True):
+        channels = sum(features[i].shape[1] for m in model.modules() if isinstance(m, Region) for i in m.levels)
+        together = max(1, ROI_BYTES // (8 * max(channels, 1) * model.pooled**2))  # the grids, and once more when they are joined
         for mirror in range(1 + flip):
             for crop in range(1 + crops):
                 seen = shaken(rois, crop)
                 seen = (mirrored(seen, width) if mirror else seen) * ratio
                 seen = torch.cat([seen.new_full((len(seen), 1), mirror), seen], 1)
                 parts = []
-                for chunk in seen.split(CHUNK):
+                for chunk in seen.split(together):
                     out = model.classify(features, chunk)
                     parts.append((probabilities(out)[:, 1:], model.boxes_of(chunk[:, 1:], out.deltas)[:, 1:] / ratio))
                 p, boxes = (torch.cat(x) for x in zip(*parts, strict=True))
@@ -212,16 +223,17 @@ def _proposer(model: MultiPathNet, given: SharpMask | DeepMask | str | Path | No
     if given is None and (path.suffix == ".json" or not path.is_file()):
         advice = "give proposer='shapes-sharp', another network or a checkpoint"
         raise InputError(f"the network was trained on proposals of {name!r}, and no such network is here; {advice}")
-    return _ready(name, str(model.device), path.stat().st_mtime_ns if path.is_file() else 0)
+    dtype = next(model.parameters()).dtype
+    return _ready(name, str(model.device), dtype, path.stat().st_mtime_ns if path.is_file() else 0)
 
 
 @lru_cache(maxsize=2)
-def _ready(name: str, device: str, written: int) -> SharpMask | DeepMask:
+def _ready(name: str, device: str, dtype: torch.dtype, written: int) -> SharpMask | DeepMask:
     """A proposer from its file, prepared once for all pictures; `written` tells a new file of the same name."""
     network = load_model(name, device=device)
     if isinstance(network, MultiPathNet):
         raise InputError(f"proposer {name!r} holds a MultiPathNet, which proposes nothing; wanted a DeepMask or SharpMask")
-    return prepare(network)
+    return prepare(network, dtype=dtype)
 
 
 def _check(models: Sequence[MultiPathNet], masks: str | None, mask_boxes: bool) -> None:

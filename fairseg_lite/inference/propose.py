@@ -11,20 +11,16 @@ with `image.scale`. `tests/official/inference.py` copies all four.
 N proposals, H x W pixels of the picture, P patch side, M mask side.
 """
 
-import copy
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torchvision.ops import FrozenBatchNorm2d
+from torch import Tensor
 from torchvision.ops import nms as box_nms
 
 from fairseg_lite.errors import InputError, check_range
@@ -32,6 +28,7 @@ from fairseg_lite.geometry.boxes import xywh_to_xyxy
 from fairseg_lite.geometry.masks import paste_masks, rle_of_columns
 from fairseg_lite.geometry.pixels import IMAGENET, Pixels, on_device, sent
 from fairseg_lite.inference.found import Proposals
+from fairseg_lite.inference.prepare import prepare
 from fairseg_lite.models.deepmask import DeepMask, DenseFeatures
 from fairseg_lite.models.network import Timer
 from fairseg_lite.models.sharpmask import SharpMask
@@ -50,37 +47,6 @@ class Level:
         corners = torch.stack([cols, rows], 1) * stride - patch_size / 2
         scale = corners.new_tensor([self.scale[1], self.scale[0]])
         return torch.cat([corners / scale, (corners + patch_size) / scale], 1)
-
-
-def prepare(model: DeepMask | SharpMask, *, dtype: torch.dtype | None = None) -> DeepMask | SharpMask:
-    """A copy for inference: batch norm folded into the convolutions, channels last, in the type asked for.
-
-    Args:
-        model: any state; it is not changed.
-        dtype: None keeps the model's; torch.bfloat16 pays off where the processor has units for it.
-    Returns:
-        A network in evaluation mode without gradients whose outputs differ from the model's by rounding only; the model
-        itself where it is so already, with no norm left to fold: preparing twice costs nothing.
-    Lesson: 04.
-    """
-    dtype = dtype or next(model.parameters()).dtype
-    fixed = not model.training and all(p.dtype == dtype and not p.requires_grad for p in model.parameters())
-    if fixed and not any(isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d) for m in model.modules()):
-        return model
-    fast = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in list(fast.modules()):
-        children = dict(module.named_children())
-        pairs = [(a, a.replace("conv", "bn")) for a in children if a.startswith("conv")]
-        if isinstance(module, nn.Sequential):
-            pairs = [(a, b) for a, b in zip(list(children)[:-1], list(children)[1:], strict=True)]
-        for a, b in pairs:
-            conv: Any = children[a]
-            norm: Any = children.get(b)
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, (nn.BatchNorm2d, FrozenBatchNorm2d)):
-                numbers: list[Any] = [norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias]
-                conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *numbers)
-                setattr(module, b, nn.Identity())
-    return fast.requires_grad_(False).to(dtype=dtype).to(memory_format=torch.channels_last)
 
 
 def check_picture(image: np.ndarray) -> tuple[int, int]:

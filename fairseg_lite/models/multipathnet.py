@@ -76,6 +76,7 @@ class MultiPathNet(Network):
     Source: MultiPath section 3; official `models/multipathnet.lua`, `vgg.lua`, `resnet.lua`. Lesson: 08, 09, 10.
     """
 
+    exact = ("classes", "boxes", "delta_mean", "delta_std")  # what says how sure it is, and where
     regions: Any  # of `Region`s
     classes: Any  # of linear layers, one for each threshold
     delta_mean: Tensor  # (4,) of box deltas as they were trained
@@ -119,17 +120,15 @@ class MultiPathNet(Network):
             return Region(factor, levels, mix, tower(out, pooled))
 
         self.trunk = trunk
-        regions = [region(f, levels_seen(f, skip, sees)) for f in factors]
-        self.regions = nn.ModuleList(regions)
+        self.regions = nn.ModuleList(region(f, levels_seen(f, skip, sees)) for f in factors)
         own = box_tower == "own" and len(factors) > 1
         self.box_region = region(BOX_REGION, levels_seen(BOX_REGION, skip, "figure")) if own else None
-        width = sum(r.tower.width for r in regions)
-        classes = [nn.Linear(width, num_classes + 1) for _ in self.thresholds]
-        self.classes = nn.ModuleList(classes)
+        width = sum(r.tower.width for r in self.regions)
+        self.classes = nn.ModuleList(nn.Linear(width, num_classes + 1) for _ in self.thresholds)
         self.boxes = nn.Linear(self.box_region.tower.width if self.box_region else width, 4 * (num_classes + 1))
         self.register_buffer("delta_mean", torch.zeros(4))
         self.register_buffer("delta_std", torch.tensor([0.1, 0.1, 0.2, 0.2]))  # py-faster-rcnn's, until training sets its own
-        for head, std in (*((head, 0.01) for head in classes), (self.boxes, 0.001)):
+        for head, std in (*((head, 0.01) for head in self.classes), (self.boxes, 0.001)):
             nn.init.normal_(head.weight, std=std)
             nn.init.zeros_(head.bias)
         trunk.freeze(frozen)
@@ -159,14 +158,16 @@ class MultiPathNet(Network):
         """
         check_rois(rois, len(levels[0]))
         seen: dict[tuple[float, int], Tensor] = {}  # regions that look at the same share what was pooled
+        own, exact = next(self.parameters()).dtype, self.boxes.weight.dtype
 
         def look(region: Region) -> Tensor:
             wide = torch.cat([rois[:, :1], foveal_boxes(rois[:, 1:], (region.factor,))[0]], 1)
             for i in region.levels:
                 if (region.factor, i) not in seen:
                     scale = 1 / self.trunk.level_strides[i]
-                    seen[region.factor, i] = roi_pool(levels[i], wide, self.pooled, scale=scale, how=self.pooling)
-            return region([seen[region.factor, i] for i in region.levels])
+                    pooled = roi_pool(levels[i], wide, self.pooled, scale=scale, how=self.pooling)
+                    seen[region.factor, i] = pooled if own == torch.float32 else pooled.to(own)
+            return region([seen[region.factor, i] for i in region.levels]).to(exact)
 
         x = torch.cat([look(region) for region in self.regions], 1)  # (N, F)
         deltas = self.boxes(x if self.box_region is None else look(self.box_region))

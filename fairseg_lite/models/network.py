@@ -66,6 +66,7 @@ class Network(nn.Module):
     """A network with its record; what DeepMask, SharpMask and MultiPathNet have in common."""
 
     record: Record
+    exact: tuple[str, ...] = ()  # parts that compute in float32 whatever the rest does
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ Shapes: B batch, C channels, h x w cells of a feature map of stride 1/s, N RoIs,
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def roi_pool(features: Tensor, rois: Tensor, size: int | tuple[int, int], *, sca
     if how == "align" and features.device.type == "cpu" and features.shape[2] * features.shape[3] <= SMALL:
         return _small_align(features, rois, rows, columns, scale)
     if how == "align":
-        return roi_align(features, rois.to(features.dtype), (rows, columns), scale, sampling_ratio=SAMPLES, aligned=True)
+        return _by_all(roi_align, features, rois.to(features.dtype), (rows, columns), scale, SAMPLES, True)
     check_choice("how", how, METHODS)
     y1, y2 = _bins(rois[:, 2], rois[:, 4], rows, scale)  # (N, rows) first cell, and first cell after
     x1, x2 = _bins(rois[:, 1], rois[:, 3], columns, scale)
@@ -65,10 +66,24 @@ def roi_pool(features: Tensor, rois: Tensor, size: int | tuple[int, int], *, sca
     # every bin becomes a RoI of its own, in whole cells, for torchvision's pooling to one number
     edges = (rois[:, 0, None, None], x1[:, None], y1[:, :, None], x2[:, None] - 1, y2[:, :, None] - 1)
     bins = torch.stack([e.expand(n, rows, columns) for e in edges], -1)  # (N, rows, columns, 5)
-    pooled = roi_pool_v1(features, bins.reshape(-1, 5).to(features.dtype), 1, 1.0)  # (N rows columns, C, 1, 1)
+    pooled = _by_all(roi_pool_v1, features, bins.reshape(-1, 5).to(features.dtype), 1, 1.0)  # (N rows columns, C, 1, 1)
     pooled = pooled.view(n, rows, columns, features.shape[1]).permute(0, 3, 1, 2)  # (N, C, rows, columns)
     full = (y2 > y1)[:, None, :, None] & (x2 > x1)[:, None, None]
     return torch.where(full, pooled, 0.0)
+
+
+def _by_all(pool: Any, features: Tensor, rois: Tensor, *options: Any) -> Tensor:
+    """One of torchvision's poolings, which compute in one thread, shared out to all; where no gradient is wanted."""
+    threads = torch.get_num_threads()
+    if threads == 1 or torch.is_grad_enabled() or not features.is_cpu or len(rois) < threads:
+        return pool(features, rois, *options)
+
+    def some(part: Tensor) -> Tensor:
+        with torch.no_grad():  # which each thread says for itself
+            return pool(features, part, *options)
+
+    with ThreadPoolExecutor(threads) as workers:
+        return torch.cat(list(workers.map(some, rois.chunk(threads))))
 
 
 def check_rois(rois: Tensor, pictures: int) -> None:

@@ -1,0 +1,82 @@
+"""Detectors that are prepared: the same function, in bounded memory, in half the bits where that is fast."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from fairseg_lite.data.photos import photographs
+from fairseg_lite.data.results import Boxes
+from fairseg_lite.inference import detect as module
+from fairseg_lite.inference.detect import detect
+from fairseg_lite.inference.prepare import prepare
+from fairseg_lite.models.checkpoints import MODELS, load_model
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+ROIS = torch.tensor([[0, 3.0, 5, 60, 70], [0, -9, 2, 30, 31], [0, 20, 20, 120, 90], [0, 100, 1, 110, 9]])
+
+
+@pytest.mark.parametrize("name", ["multipathnet_tiny", "multipathnet_lite0", "multipathnet_resnet18"])
+def test_a_prepared_detector_differs_by_rounding(name):
+    torch.manual_seed(0)
+    model = MODELS[name](num_classes=3).eval()
+    g = torch.Generator().manual_seed(0)
+    for m in model.modules():
+        if isinstance(m, FrozenBatchNorm2d):
+            m.running_var.copy_(torch.rand(m.running_var.shape, generator=g) + 0.5)
+            m.running_mean.copy_(torch.rand(m.running_mean.shape, generator=g) - 0.5)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    fast = prepare(model)
+    assert not any(isinstance(m, FrozenBatchNorm2d | nn.BatchNorm2d) for m in fast.modules())
+    with torch.inference_mode():
+        images = model.normalise(IMAGE)[None]
+        for a, b in zip(model(images, ROIS), fast(images, ROIS), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()), "the network itself stays as it was"
+
+
+def test_in_bfloat16_boxes_and_soft_max_stay_float32():
+    model, boxes = load_model("shapes-multipath"), Boxes(ROIS[:, 1:], torch.ones(4))
+    fast = prepare(model, dtype=torch.bfloat16)
+    assert next(fast.parameters()).dtype == torch.bfloat16 and torch.equal(fast.delta_std, model.delta_std)
+    photo = photographs()[11].image
+    with torch.inference_mode():
+        levels = [x.float() for x in fast.features(fast.normalise(photo)[None].bfloat16())]
+        out = fast.classify(levels, ROIS)
+    assert out.logits.dtype == out.deltas.dtype == torch.float32
+    options = {"masks": None, "score_threshold": 0.0, "nms": 1.0, "top": 1000}
+    exact, near = (detect(m, photo, boxes, **options) for m in (model, fast))
+    assert len(exact) == len(near) == 4 * model.num_classes
+    order = [torch.argsort(found.labels * 10_000 + found.boxes.sum(1)) for found in (exact, near)]
+    torch.testing.assert_close(near.scores[order[1]].sum(), exact.scores[order[0]].sum(), atol=0.05, rtol=0.0)
+    assert not torch.equal(near.scores[order[1]], exact.scores[order[0]]), "it did compute in another type"
+
+
+def test_how_many_rois_go_together_changes_nothing(monkeypatch):
+    model, photo = prepare(load_model("shapes-multipath")), photographs()[11].image
+    boxes = Boxes(ROIS[:, 1:].repeat(5, 1) + torch.arange(20)[:, None], torch.ones(20))
+    asked, classify = [], type(model).classify
+    monkeypatch.setattr(
+        type(model), "classify", lambda self, levels, rois: asked.append(len(rois)) or classify(self, levels, rois)
+    )
+    options = {"masks": None, "score_threshold": 0.01}
+    whole = detect(model, photo, boxes, **options)
+    assert asked == [20]
+    monkeypatch.setattr(module, "ROI_BYTES", 2**21)
+    parts = detect(model, photo, boxes, **options)
+    assert len(asked) > 3 and sum(asked[1:]) == 20
+    torch.testing.assert_close(parts.scores, whole.scores, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(parts.boxes, whole.boxes, atol=1e-2, rtol=1e-4)
+
+
+def test_near_identical_proposals_are_looked_at_once(monkeypatch):
+    model, photo = prepare(load_model("shapes-multipath")), photographs()[11].image
+    boxes = torch.tensor([[10.0, 10, 110, 110], [11, 10, 111, 110], [10, 10, 90, 110], [200, 50, 260, 90]])
+    asked, classify = [], type(model).classify
+    monkeypatch.setattr(
+        type(model), "classify", lambda self, levels, rois: asked.append(len(rois)) or classify(self, levels, rois)
+    )
+    for prune in (None, 0.9, 0.7):
+        detect(model, photo, Boxes(boxes, torch.tensor([0.9, 0.8, 0.7, 0.6])), masks=None, prune=prune)
+    assert asked == [4, 3, 2]
