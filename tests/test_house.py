@@ -36,10 +36,10 @@ BARS = {  # what the house is built for; it may hold 5,000 lines of core code an
     "imports that go up": 0,
 }
 STANDING = {  # above the bar today; these numbers only go down, and an entry goes when its bar is met
-    "lines of core code": 6140,
-    "lines": 15800,
-    "files": 94,
-    "options of all commands": 126,
+    "lines of core code": 5920,
+    "lines": 15790,
+    "files": 92,
+    "options of all commands": 125,
 }
 NAMESAKES = {  # one name in two rooms, because both are about one thing
     "propose": "the command and what it calls",

@@ -24,7 +24,7 @@ CONVERT = """examples:
   fairseg-lite data convert labelme shots shots/instances.json    a JSON file beside each picture
   fairseg-lite data convert via via_project.json vases            vases/instances.json
   fairseg-lite data convert yolo set/train vases                  images/, labels/*.txt; names in data.yaml or classes.txt
-  fairseg-lite data convert voc VOC2012 vases                     SegmentationObject/, SegmentationClass/, JPEGImages/
+  fairseg-lite data convert voc VOC2012 vases                     SegmentationObject/, ...Class/, JPEGImages/; or *.xml
   fairseg-lite data convert masks cells vases                     masks/NAME.png, masks/NAME/*.png, NAME/masks/*.png, ...
 The pictures stay where they are. Rectangles are boxes without a mask.
 """
@@ -75,7 +75,6 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("out", metavar="OUT", help="folder to make")
     p.add_argument("--split", default="val2017", choices=("val2017", "train2017"), help="default: val2017")
     p.add_argument("--subset", type=positive, metavar="N", help="only N pictures; without it all (.8 or 19 GB)")
-    p.add_argument("--mirror", metavar="ADDRESS", help="an address with the same files (default: COCO's own)")
 
     p = command(commands, "import", "make a checkpoint of an official Torch7 file", IMPORT, _import)
     p.add_argument("file", metavar="FILE", nargs="?", help="a .t7 file")
@@ -106,7 +105,7 @@ def _check(a: argparse.Namespace) -> int:
     report = check(a.folder, crowds_are_objects=a.crowds_are_objects)
     print(report)
     if out:
-        from fairseg_lite.data.rewritten import clean, read_whole, write_new
+        from fairseg_lite.formats.rewritten import clean, read_whole, write_new
 
         content = read_whole(a.folder, crowds_are_objects=a.crowds_are_objects)
         new = clean(content, out, without={f.file for f in report.faults if f.annotation is None})
@@ -117,7 +116,7 @@ def _check(a: argparse.Namespace) -> int:
 
 
 def _split(a: argparse.Namespace) -> None:
-    from fairseg_lite.data.rewritten import read_whole, split
+    from fairseg_lite.formats.rewritten import read_whole, split
 
     content = read_whole(a.folder)
     if content.faults:
@@ -132,8 +131,8 @@ def _split(a: argparse.Namespace) -> None:
 def _convert(a: argparse.Namespace) -> None:
     from collections import Counter
 
-    from fairseg_lite.data.rewritten import write_new
-    from fairseg_lite.formats.convert import convert
+    from fairseg_lite.formats import convert
+    from fairseg_lite.formats.rewritten import write_new
 
     out, left_out = Path(a.out), Counter()
     out = out if out.suffix == ".json" else out / "instances.json"
@@ -148,12 +147,11 @@ def _convert(a: argparse.Namespace) -> None:
 
 
 def _coco(a: argparse.Namespace) -> None:
-    from fairseg_lite.data import download
+    from fairseg_lite.formats import download
 
     out = output_folder(a.out)
-    mirror = a.mirror or download.COCO
     try:
-        report = download.download_coco(out, split=a.split, subset=a.subset, mirror=mirror)
+        report = download.download_coco(out, split=a.split, subset=a.subset)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"what has come is kept in {out}; the same command goes on from there") from None
     print(f"{report['images']} pictures with {report['instances']} instances in {out}")
@@ -195,7 +193,7 @@ def _import(a: argparse.Namespace) -> None:
 
 def _fetched(name: str, address: str | None, out: Path) -> Path:
     """The official file, beside the checkpoint that it becomes."""
-    from fairseg_lite.data.download import download
+    from fairseg_lite.formats.download import download
 
     path = out.with_name(f"{name}.t7")
     if path.is_file():

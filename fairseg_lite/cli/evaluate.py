@@ -143,7 +143,7 @@ def _keep(a: argparse.Namespace, data, total: int, **numbers: object) -> None:
 
 def _patches(model, data, *, boundary: bool, **least: float) -> dict:
     """Measure masks on centred patches, and their edges if asked to."""
-    from fairseg_lite.data.objects import too_small
+    from fairseg_lite.data.windows import too_small
     from fairseg_lite.evaluation.boundary import boundary_report
     from fairseg_lite.evaluation.patches import patch_report
 

@@ -6,9 +6,8 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from fairseg_lite.cli.inputs import proposer, write_picture
+from fairseg_lite.cli.inputs import PROBE, duration, planned, proposer, write_picture
 from fairseg_lite.cli.options import command, device_of, dtype_of, positive
-from fairseg_lite.cli.plan import PROBE, duration, planned
 from fairseg_lite.cli.train import add_from, add_numbers, add_run, beginnings, data_of, measured, recipe_of, stored_run, told
 from fairseg_lite.errors import InputError
 

@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fairseg_lite.cli.inputs import open_dataset, output_folder, plain, write_json
+from fairseg_lite.cli.inputs import PROBE, open_dataset, output_folder, plain, planned, write_json
 from fairseg_lite.cli.options import Types, add, add_set, changed, command, device_of, keywords, positive
-from fairseg_lite.cli.plan import PROBE, planned
 from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.training.recipes import RECIPES
 
@@ -129,7 +128,7 @@ def _trained(a: argparse.Namespace, stored: dict, recipe, train, **start) -> Non
 
 def limits(data, recipe) -> None:
     """Say what a recipe's limits leave out, and which of them would help."""
-    from fairseg_lite.data.objects import too_small
+    from fairseg_lite.data.windows import too_small
 
     if left := too_small(data, min_area=recipe.min_area, min_side=recipe.min_side):
         print(left)

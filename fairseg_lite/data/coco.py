@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ class CocoDataset:
     """Scenes of a COCO-format data set; opening it reads the JSON and the head of each picture, a scene the rest.
 
     Args:
-        source, images: a folder or a JSON file, and the folder of pictures where it lies elsewhere: as for `locate`.
+        source: a folder, a JSON file, or "FILE.json:PICTURES": as for `locate`.
         on_fault: "raise", or "skip": a damaged annotation is left out, a damaged picture with all of its annotations;
             one line for each kind of fault goes to stderr. Damage in the middle of a picture shows only when it is
             decoded: then the scene is grey and its masks are empty, and a line says so. "collect" is "skip" in silence.
@@ -56,7 +57,6 @@ class CocoDataset:
     def __init__(
         self,
         source: str | Path,
-        images: str | Path | None = None,
         *,
         on_fault: str = "raise",
         crowds_are_objects: bool = False,
@@ -67,7 +67,7 @@ class CocoDataset:
         self.max_side = max_side
         if on_fault not in ("raise", "skip", "collect"):
             raise InputError(f"on_fault is {on_fault!r}; choose 'raise', 'skip' or 'collect'")
-        folder, self.path = locate(source, images)
+        folder, self.path = locate(source)
         content = read_coco(folder, self.path, crowds_are_objects=crowds_are_objects, may_be_absent=may_be_absent)
         self.categories, self.category_ids, self.pictures = content.categories, content.category_ids, content.pictures
         self.same_category, self.mended, self.absent = content.same_category, content.mended.lines(), content.absent
@@ -142,14 +142,13 @@ class CocoDataset:
         rows = [a for p in self.pictures for a in p.annotations]
         sizes = [(*reduced(p.height, p.width, self.max_side), p.height, p.width) for p in self.pictures]
         scale = np.array([(w / whole_w, h / whole_h) for h, w, whole_h, whole_w in sizes]).reshape(-1, 2).repeat(counts, 0)
-        return InstanceTable(
-            image=np.repeat(np.arange(len(counts)), counts).astype(np.int64),
-            instance=np.concatenate([np.zeros(0, np.int64), *map(np.arange, counts)]).astype(np.int64),
+        return InstanceTable.of(
+            counts,
             box=np.array([a.box for a in rows], np.float32).reshape(-1, 4) * np.tile(scale, 2).astype(np.float32),
             area=np.array([a.area for a in rows], np.float64) * scale.prod(1),
-            label=np.array([a.label for a in rows], np.int64),
-            crowd=np.array([a.crowd for a in rows], bool),
-            masked=np.array([bool(a.segmentation) for a in rows], bool),
+            label=[a.label for a in rows],
+            crowd=[a.crowd for a in rows],
+            masked=[bool(a.segmentation) for a in rows],
         )
 
 
@@ -196,9 +195,7 @@ class CheckReport:
         return "\n".join(lines + ["  " + line for line in shown])
 
 
-def check(
-    source: str | Path, images: str | Path | None = None, *, crowds_are_objects: bool = False, progress: bool = True
-) -> CheckReport:
+def check(source: str | Path, *, crowds_are_objects: bool = False, progress: bool = True) -> CheckReport:
     """Decode every picture of a COCO-format data set, and judge every mask by its runs and corners.
 
     Of a JSON file with no picture beside it, the annotations alone are judged, by the sizes that it gives.
@@ -207,8 +204,8 @@ def check(
     Returns: CheckReport with every fault.
     Raises: InputError, when there is nothing to check: no folder, no JSON, no list of pictures.
     """
-    alone = images is None and Path(source).is_file()
-    dataset = CocoDataset(source, images, on_fault="collect", crowds_are_objects=crowds_are_objects, may_be_absent=alone)
+    alone = Path(source).is_file()
+    dataset = CocoDataset(source, on_fault="collect", crowds_are_objects=crowds_are_objects, may_be_absent=alone)
     turns: Counter = Counter()
     pictures = [] if dataset.absent else dataset.pictures
     with ThreadPoolExecutor(4) as pool:  # large pictures at once take memory
@@ -223,7 +220,7 @@ def check(
         )
     table = dataset.instances
     area, label = table.area[~table.crowd], table.label[~table.crowd]
-    sizes = ((area < SMALL).sum(), ((area >= SMALL) & (area < LARGE)).sum(), (area >= LARGE).sum())
+    sizes = np.histogram(area, [0, SMALL, LARGE, np.inf])[0]
     counts = np.bincount(label, minlength=len(dataset.categories))
     return CheckReport(
         name=str(dataset.path),
@@ -249,16 +246,29 @@ def _decoded(p: Picture) -> str | Fault:
         return Fault("picture damaged", p.file_name, None, str(error))
 
 
-def to_coco(dataset: SceneDataset, progress: bool = False) -> dict:
+def to_coco(dataset: SceneDataset, progress: bool = False, *, name: Callable[[Scene], str] = attrgetter("file_name")) -> dict:
     """A data set's annotations as a COCO 'instances' dict, masks as compressed RLE.
 
-    Args: dataset; progress shows a bar when it takes more than 2 s.
+    Args: dataset; progress shows a bar when it takes more than 2 s; name of each scene's picture.
     Returns: dict with info, images, annotations (ids as in the scenes; "segmentation" is [] where there is a box alone, and
         "area" the box's) and categories, ready for `json.dump`.
 
     Source: COCO's data format. Lesson: 01.
     """
-    return _collect(dataset, lambda scene: scene.file_name, progress)
+    images, annotations = [], []
+    for i in tqdm(range(len(dataset)), unit="picture", disable=not progress, delay=2):
+        scene = dataset[i]
+        h, w = scene.image.shape[:2]
+        images.append({"id": scene.image_id, "file_name": name(scene), "height": h, "width": w})
+        rows = zip(scene.annotation_ids, scene.labels, scene.crowd, scene.boxes, scene.areas, scene.masked, strict=True)
+        for (key, label, crowd, (x1, y1, x2, y2), area, masked), rle in zip(rows, scene.rles, strict=True):
+            annotations.append({
+                "id": int(key), "image_id": scene.image_id, "category_id": dataset.category_ids[label],
+                "iscrowd": int(crowd), "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+                "area": int(area) if masked else float((x2 - x1) * (y2 - y1)), "segmentation": rle if masked else [],
+            })  # fmt: skip
+    categories = [{"id": k, "name": n} for k, n in zip(dataset.category_ids, dataset.categories, strict=True)]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
 def write_coco_folder(dataset: SceneDataset, folder: str | Path, progress: bool = True) -> None:
@@ -278,21 +288,4 @@ def write_coco_folder(dataset: SceneDataset, folder: str | Path, progress: bool 
     with whole(folder / "instances.json") as part:
         (folder / "images").mkdir(exist_ok=True)
         (folder / "instances.json").unlink(missing_ok=True)
-        part.write_text(json.dumps(_collect(dataset, write_image, progress)), "utf-8")
-
-
-def _collect(dataset: SceneDataset, name: Callable[[Scene], str], progress: bool) -> dict:
-    images, annotations = [], []
-    for i in tqdm(range(len(dataset)), unit="picture", disable=not progress, delay=2):
-        scene = dataset[i]
-        h, w = scene.image.shape[:2]
-        images.append({"id": scene.image_id, "file_name": name(scene), "height": h, "width": w})
-        rows = zip(scene.annotation_ids, scene.labels, scene.crowd, scene.boxes, scene.areas, scene.masked, strict=True)
-        for (key, label, crowd, (x1, y1, x2, y2), area, masked), rle in zip(rows, scene.rles, strict=True):
-            annotations.append({
-                "id": int(key), "image_id": scene.image_id, "category_id": dataset.category_ids[label],
-                "iscrowd": int(crowd), "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
-                "area": int(area) if masked else float((x2 - x1) * (y2 - y1)), "segmentation": rle if masked else [],
-            })  # fmt: skip
-    categories = [{"id": k, "name": n} for k, n in zip(dataset.category_ids, dataset.categories, strict=True)]
-    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+        part.write_text(json.dumps(to_coco(dataset, progress, name=write_image)), "utf-8")

@@ -1,12 +1,11 @@
 """Reading a COCO 'instances' file as annotation tools write it: what can be mended is, and counted; the rest is a fault.
 
-Every fault has a kind, a file and, if there is one, an annotation id. Masks stay as they are written (polygons or RLE).
+Every fault has a kind, a file and, if there is one, an annotation id. Polygons stay as they are written; RLEs are compressed.
 No picture is decoded: only head and tail of its file are read.
 """
 
 import contextlib
 import gc
-import json
 import os
 from collections import Counter
 from collections.abc import Hashable, Iterator
@@ -18,6 +17,7 @@ from fairseg_lite.data.layouts import Names, other_format
 from fairseg_lite.data.pictures import probe_image
 from fairseg_lite.data.segmentations import REWRITTEN, Bad, Shape, packed, shapes_of, whole_number
 from fairseg_lite.errors import InputError
+from fairseg_lite.geometry.files import read_json
 
 AT_ONCE = 20_000  # annotations whose corners are looked at together
 
@@ -226,7 +226,9 @@ def _no_collection() -> Iterator[None]:
 
 
 @_no_collection()
-def read_coco(images: Path, annotations: Path, *, crowds_are_objects: bool = False, may_be_absent: bool = False) -> Content:
+def read_coco(
+    images: Path, annotations: Path, *, crowds_are_objects: bool = False, may_be_absent: bool = False, keep: bool = False
+) -> Content:
     """Read an 'instances' file and look at every picture's head.
 
     Args:
@@ -235,6 +237,7 @@ def read_coco(images: Path, annotations: Path, *, crowds_are_objects: bool = Fal
         annotations: JSON file, in UTF-8 or another Unicode, with or without a mark.
         crowds_are_objects: take "iscrowd" as 0 everywhere.
         may_be_absent: where there is no picture at all, read the annotations by the sizes in the file.
+        keep: remember annotations as they were written.
     Returns:
         Content; a picture with a fault is left out with its annotations, an annotation with a fault alone.
     Raises:
@@ -243,18 +246,11 @@ def read_coco(images: Path, annotations: Path, *, crowds_are_objects: bool = Fal
     Source: COCO's data format. Lesson: 01.
     """
     content = Content(images, annotations, may_be_absent=may_be_absent)
-    return content.read_annotations(crowds_are_objects=crowds_are_objects)
+    return content.read_annotations(crowds_are_objects=crowds_are_objects, keep=keep)
 
 
 def _load(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_bytes(), object_hook=packed)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{str(path)!r} is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} is not JSON: {error}") from error
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    content = read_json(path, packed)
     for key in ("images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(

@@ -33,20 +33,18 @@ UNDERSTOOD = (
 UPLOADED = re.compile(r"^[0-9a-f]{8}(-|__)")  # what Label Studio puts before a name
 
 
-def locate(source: str | Path, images: str | Path | None = None) -> tuple[Path, Path]:
+def locate(source: str | Path) -> tuple[Path, Path]:
     """Where the pictures and the annotations of a data set are.
 
     Args:
         source: a folder in one of the layouts above (or its folder of pictures), or the JSON file. "FILE.json:FOLDER" names both.
-        images: the folder of pictures, where it lies elsewhere.
     Returns:
         (folder of pictures, JSON file).
     Raises:
         InputError: nothing there, no layout that is understood, or two that fit.
     """
-    if images is None and ".json:" in str(source):
-        source, _, images = str(source).partition(".json:")
-        source += ".json"
+    name, both, images = str(source).partition(".json:")
+    source = name + ".json" if both else source
     source = Path(source).absolute() if str(source) in (".", "") else Path(source)
     if not source.exists():
         raise InputError(
@@ -54,7 +52,7 @@ def locate(source: str | Path, images: str | Path | None = None) -> tuple[Path, 
         )
     if source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
         raise InputError(f"data {str(source)!r} is an archive; unpack it and give the folder")
-    if images is not None and not Path(images).is_dir():
+    if both and not Path(images).is_dir():
         raise InputError(f"images {str(images)!r}: no such folder")
     found = [source] if source.is_file() else sorted(set(candidates(source)) or set(_below(source)))
     if len(found) > 1:
@@ -66,7 +64,7 @@ def locate(source: str | Path, images: str | Path | None = None) -> tuple[Path, 
         raise InputError(
             f"data {str(source)!r}: no annotations are found; understood are {UNDERSTOOD}; there is {listed or 'nothing'}"
         )
-    return Path(images) if images is not None else _images_of(found[0], source if source.is_dir() else None), found[0]
+    return Path(images) if both else _images_of(found[0], source if source.is_dir() else None), found[0]
 
 
 def candidates(folder: Path) -> Iterator[Path]:
@@ -191,6 +189,11 @@ class Names:
         found = next((f for key in (str, _bare, _stem) if (f := self._by(key).get(key(last)))), [])
         same = [_agreeing(folders, _parts(str(p))[:-1]) for p in found]
         return [p for p, n in zip(found, same, strict=True) if n == max(same)]
+
+    def only(self, name: str) -> Path | None:
+        """The file of just that name, or else the one file that it can mean."""
+        found = [exact] if (exact := self.exact(name)) else self.likely(name)
+        return found[0] if len(found) == 1 else None
 
     @cached_property
     def files(self) -> list[Path]:

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from fairseg_lite.data.mix import Mix
-from fairseg_lite.data.objects import rows_by_image, usable_rows
 from fairseg_lite.data.scenes import Scene, SceneDataset, cached, share
 from fairseg_lite.data.windows import (
     FAR,
@@ -31,10 +30,15 @@ from fairseg_lite.data.windows import (
     crop_mask,
     is_negative,
     recoloured,
+    rows_by_image,
     turned,
+    usable_rows,
 )
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise, sent
+
+TRIES = 100  # windows drawn for a negative before another picture is taken; after as many pictures it is an error
+HARD = 0.5  # share of negatives drawn near an object, just beyond the limit in place or scale; the rest anywhere
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,9 @@ class PatchSampler:
         padding: "symmetric" or "mean".
         jitter: move, scale and mirror positives.
         min_area, min_side: px; smaller objects are no positives (official code: 100 and 5), but forbid negatives.
-        tries: windows drawn for a negative before another picture is taken; after as many pictures it is an error.
         colour: shake brightness, contrast and saturation of each patch by up to this share; the papers do not.
         turn: turn each patch by up to so many degrees; the papers do not.
         paste: share of patches with another object off their centre, and of positives on another ground (Ghiasi et al. 2021).
-        hard: share of negatives drawn near an object, just beyond the limit in place or scale; the rest anywhere.
         cache: bytes of decoded pictures to keep.
         pixels: how the network wants its pictures.
     Raises:
@@ -93,8 +95,6 @@ class PatchSampler:
         jitter: bool = True,
         min_area: float = 100,
         min_side: float = 5,
-        tries: int = 100,
-        hard: float = 0.5,
         colour: float = 0.0,
         turn: float = 0.0,
         paste: float = 0.0,
@@ -111,7 +111,7 @@ class PatchSampler:
             raise InputError(f"a batch of {positives} positives and {negatives} negatives; wanted at least one patch")
         self.dataset = cached(dataset, cache)
         self.spec, self.positives, self.negatives, self.seed = spec, positives, negatives, seed
-        self.balance, self.padding, self.jitter, self.tries, self.hard = balance, padding, jitter, tries, hard
+        self.balance, self.padding, self.jitter = balance, padding, jitter
         self.colour, self.turn, self.paste, self.pixels = colour, turn, paste, pixels
         self.table = dataset.instances
         self.rows = usable_rows(dataset, min_area=min_area, min_side=min_side)
@@ -144,7 +144,7 @@ class PatchSampler:
 
     def _object(self, g: np.random.Generator) -> tuple[Scene, int, np.ndarray]:
         """An object to show: its scene, its row in the table and its mask."""
-        for _ in range(self.tries):
+        for _ in range(TRIES):
             groups = self.by_class[self._set(g)]
             if not groups:
                 continue  # a set without an object: it gives negatives
@@ -154,7 +154,7 @@ class PatchSampler:
             mask = scene.masks[int(self.table.instance[row])]
             if mask.any():
                 return scene, int(row), mask
-        raise InputError(f"no positive patch found in {self.tries} tries: every picture drawn is damaged; check the data")
+        raise InputError(f"no positive patch found in {TRIES} tries: every picture drawn is damaged; check the data")
 
     def _positive(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
         scene, row, whole = self._object(g)
@@ -189,7 +189,7 @@ class PatchSampler:
         return crop_mask(mask, window, full / window.scale, full)[..., None]
 
     def _negative(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
-        for _ in range(self.tries):
+        for _ in range(TRIES):
             start, end = self.mix.starts[(n := self._set(g)) :][:2]
             i = int(start + g.integers(end - start))
             scene = self.dataset[i]
@@ -199,13 +199,13 @@ class PatchSampler:
             crowds = self.table.box[rows[crowd]]
             if not (self.mix.complete[n] or objects):
                 continue  # nothing is known of this picture
-            for _ in range(self.tries):
-                window = self._far_window(g, scene.image.shape, objects, self.hard if self.mix.complete[n] else 1.0)
+            for _ in range(TRIES):
+                window = self._far_window(g, scene.image.shape, objects, HARD if self.mix.complete[n] else 1.0)
                 inside = any(x1 <= window.x < x2 and y1 <= window.y < y2 for x1, y1, x2, y2 in crowds)
                 if not inside and is_negative(window, objects, self.spec):
                     return (*self._cut(scene, window, None), -1)
         raise InputError(
-            f"no negative patch found in {self.tries} pictures with {self.tries} tries each: windows at least "
+            f"no negative patch found in {TRIES} pictures with {TRIES} tries each: windows at least "
             f"{FAR * self.spec.patch_size:.0f} px or a factor 2 away from every object, their centre in no crowd; "
             "use pictures with more background"
         )

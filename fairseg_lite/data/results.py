@@ -19,7 +19,7 @@ from torch import Tensor
 from fairseg_lite.data.segmentations import compressed, number, whole_number
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
-from fairseg_lite.geometry.files import whole
+from fairseg_lite.geometry.files import read_json, whole
 from fairseg_lite.geometry.masks import polygon_points, polygons_to_rle
 
 
@@ -49,12 +49,7 @@ def read_results(
         InputError: no such file, no list of results, or a row that cannot be understood: says which, and what to do.
     Lesson: 08.
     """
-    path = Path(path)
-    try:
-        rows = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"results {str(path)!r} cannot be read as JSON: {why}") from error
+    rows = read_json(path)
     if isinstance(rows, dict):
         rows = rows.get("annotations", rows)
     if not isinstance(rows, list):

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import xywh_to_xyxy
 from fairseg_lite.geometry.files import short_hash
-from fairseg_lite.geometry.masks import mask_to_box, rle_decode, rle_encode
+from fairseg_lite.geometry.masks import rle_decode, rle_encode
 
 
 class Masks:
@@ -66,11 +66,8 @@ class Scene:
     @cached_property
     def boxes(self) -> np.ndarray:
         """(N, 4) float32 xyxy, smallest around each mask, or as given; (0, 0, 0, 0) for an empty one."""
-        if isinstance(self.masks, Masks):
-            found = coco_mask.toBbox(self.masks.rles) if len(self.masks) else np.zeros((0, 4))
-            around = xywh_to_xyxy(torch.from_numpy(found)).float().numpy()
-        else:
-            around = mask_to_box(torch.from_numpy(self.masks)).numpy()
+        found = coco_mask.toBbox(self.rles) if len(self.labels) else np.zeros((0, 4))
+        around = xywh_to_xyxy(torch.from_numpy(found)).float().numpy()
         return around if self.given is None else np.where(np.isnan(self.given), around, self.given)
 
     @property
@@ -81,11 +78,9 @@ class Scene:
     @cached_property
     def areas(self) -> np.ndarray:
         """(N,) int64, pixels of each mask."""
-        if isinstance(self.masks, Masks):
-            return np.array([coco_mask.area(r) for r in self.masks.rles], np.int64)  # of a list it fails at 256
-        return self.masks.sum((1, 2))
+        return np.array([coco_mask.area(r) for r in self.rles], np.int64)  # of a list it fails at 256
 
-    @property
+    @cached_property
     def rles(self) -> list[dict]:
         """Of each mask, compressed."""
         return self.masks.rles if isinstance(self.masks, Masks) else rle_encode(self.masks)
@@ -106,6 +101,20 @@ class InstanceTable:
     def __len__(self) -> int:
         return len(self.image)
 
+    @classmethod
+    def of(cls, counts: Sequence[int], *, box: Any, area: Any, label: Any, crowd: Any, masked: Any) -> "InstanceTable":
+        """A table of so many instances of each picture, the columns as they come one after the other."""
+        rows = [np.arange(n, dtype=np.int64) for n in counts]
+        return cls(
+            image=np.repeat(np.arange(len(counts), dtype=np.int64), np.array(counts, int)),
+            instance=np.concatenate([np.zeros(0, np.int64), *rows]),
+            box=np.array(box, np.float32).reshape(-1, 4),
+            area=np.array(area, np.float64),
+            label=np.array(label, np.int64),
+            crowd=np.array(crowd, bool),
+            masked=np.array(masked, bool),
+        )
+
 
 class SceneDataset(Protocol):
     """Scenes by index; `instances` may take a while the first time."""
@@ -124,18 +133,17 @@ def tabulate(scenes: Sequence[Scene]) -> InstanceTable:
 
     Args: scenes in the dataset's order. Returns: InstanceTable, possibly of no rows.
     """
-    counts = [len(s.labels) for s in scenes]
+    names = {"box": "boxes", "area": "areas", "label": "labels", "crowd": "crowd", "masked": "masked"}
+    columns = {column: [row for s in scenes for row in getattr(s, name)] for column, name in names.items()}
+    return InstanceTable.of([len(s.labels) for s in scenes], **columns)
 
-    none = np.zeros(0, np.int64)  # for a dataset without a scene
-    return InstanceTable(
-        image=np.repeat(np.arange(len(scenes)), counts).astype(np.int64),
-        instance=np.concatenate([none, *map(np.arange, counts)]),
-        box=np.concatenate([np.zeros((0, 4), np.float32), *(s.boxes for s in scenes)]),
-        area=np.concatenate([none, *(s.areas for s in scenes)]).astype(np.float64),
-        label=np.concatenate([none, *(s.labels for s in scenes)]),
-        crowd=np.concatenate([none.astype(bool), *(s.crowd for s in scenes)]),
-        masked=np.concatenate([none.astype(bool), *(s.masked for s in scenes)]),
-    )
+
+def origin(dataset: SceneDataset) -> tuple[Any, Sequence[int]]:
+    """The data set below all caches and subsets, and which of its scenes are in this one."""
+    if not isinstance(dataset, SceneCache | Subset):
+        return dataset, range(len(dataset))
+    inner, places = origin(dataset.dataset)
+    return inner, [places[i] for i in dataset.indices] if isinstance(dataset, Subset) else places
 
 
 def image_ids(dataset: SceneDataset) -> list[int]:
@@ -147,14 +155,9 @@ def image_ids(dataset: SceneDataset) -> list[int]:
         >>> image_ids(Subset(ShapesDataset(9), [4, 0]))
         [5, 1]
     """
-    if isinstance(dataset, SceneCache):
-        return image_ids(dataset.dataset)
-    if isinstance(dataset, Subset):
-        ids = image_ids(dataset.dataset)
-        return [ids[i] for i in dataset.indices]
-    if hasattr(dataset, "image_ids"):
-        return list(dataset.image_ids)
-    return [dataset[i].image_id for i in range(len(dataset))]
+    inner, places = origin(dataset)
+    known = getattr(inner, "image_ids", None) or {i: inner[i].image_id for i in set(places)}
+    return [known[i] for i in places]
 
 
 def picture_key(dataset: SceneDataset, index: int) -> str:
@@ -166,11 +169,9 @@ def picture_key(dataset: SceneDataset, index: int) -> str:
         >>> picture_key(Subset(data, [4]), 0) == picture_key(data.cached(), 4) != picture_key(data, 5)
         True
     """
-    inner, at = dataset, index
-    while isinstance(inner, SceneCache | Subset):
-        inner, at = inner.dataset, (inner.indices[at] if isinstance(inner, Subset) else at)
+    inner, places = origin(dataset)
     if hasattr(inner, "picture_key"):
-        return inner.picture_key(at)
+        return inner.picture_key(places[index])
     return short_hash(dataset[index].image.tobytes())
 
 
@@ -183,10 +184,7 @@ def content_key(dataset: SceneDataset) -> str:
 
 def described(dataset: SceneDataset) -> str:
     """What a network's record says of its training data: the kind of data set and how many pictures it has."""
-    inner = dataset
-    while isinstance(inner, SceneCache | Subset):
-        inner = inner.dataset
-    return f"{type(inner).__name__}, {len(dataset)} pictures"
+    return f"{type(origin(dataset)[0]).__name__}, {len(dataset)} pictures"
 
 
 class SceneCache:
@@ -274,5 +272,5 @@ class Subset:
         table = self.dataset.instances
         rows = [np.flatnonzero(table.image == i) for i in self.indices]
         at = np.concatenate([np.zeros(0, np.int64), *rows]).astype(np.int64)
-        columns = {f: getattr(table, f)[at] for f in ("instance", "box", "area", "label", "crowd", "masked")}
-        return InstanceTable(image=np.repeat(np.arange(len(rows)), [len(r) for r in rows]).astype(np.int64), **columns)
+        columns = {f: getattr(table, f)[at] for f in ("box", "area", "label", "crowd", "masked")}
+        return InstanceTable.of([len(r) for r in rows], **columns)

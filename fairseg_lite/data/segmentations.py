@@ -11,20 +11,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from fairseg_lite.errors import InputError
-from fairseg_lite.geometry.masks import (
-    mask_to_box,
-    polygon_points,
-    polygons_to_mask,
-    polygons_to_rle,
-    rle_counts,
-    rle_decode,
-    rle_encode,
-)
+from fairseg_lite.geometry.masks import polygon_points, polygons_to_rle, rle_counts, rle_decode, rle_encode
 
 BOX_SLACK, AREA_SLACK = 2.0, 1.25  # a box off by more pixels, an area off by a larger factor, is measured anew
 REWRITTEN = "numbers written as text or fractions"
@@ -111,8 +102,7 @@ def _tried(entry: dict, h: int, w: int, *, plain: bool = True) -> Any:
         good, mended = usable(segmentation, h, w)
     except Bad as bad:
         return bad
-    measured = _by_runs(good, h, w, entry) if isinstance(good, dict) else _by_pixels(good, h, w, entry)
-    return Shape(good, *measured, mended)
+    return Shape(good, *_measured(good, h, w, entry), mended)
 
 
 def _box_alone(bbox: Any, h: int, w: int) -> Shape:
@@ -186,7 +176,7 @@ def _usable_rle(rle: dict, h: int, w: int, mended: list[str]) -> tuple[dict, lis
                 counts, size = (whole, size) if value is counts else (counts, whole)
                 mended = [*mended, REWRITTEN]
     try:
-        rle_counts(rle := {"size": size, "counts": counts})
+        rle = compressed({"size": size, "counts": counts})
     except InputError as error:
         raise Bad("bad RLE", str(error)) from None
     if tuple(size) != (h, w):
@@ -231,16 +221,11 @@ def _fit(given: np.ndarray, box: np.ndarray, area: np.ndarray) -> tuple[np.ndarr
     return own, near & (area / AREA_SLACK <= given[:, 4]) & (given[:, 4] <= area * AREA_SLACK)
 
 
-def _by_runs(rle: dict, h: int, w: int, entry: dict) -> tuple[np.ndarray, float, bool]:
-    """Exact, as the runs tell everything."""
-    counts = rle_counts(rle)
-    stop = counts.cumsum()[1::2]
-    start, stop = (stop - counts[1::2])[counts[1::2] > 0], stop[counts[1::2] > 0] - 1
-    if len(start) == 0:
-        return np.zeros(4, np.float32), 0.0, True
-    low, high = (0, h - 1) if (start // h != stop // h).any() else ((start % h).min(), (stop % h).max())
-    box = np.array([start[0] // h, low, stop[-1] // h + 1, high + 1], np.float32)
-    area = float(counts[1::2].sum())
+def _measured(good: list | dict, h: int, w: int, entry: dict) -> tuple[np.ndarray, float, bool]:
+    """Box and area of the mask itself, and whether the entry's own do not fit: exact, but slow."""
+    rle = good if isinstance(good, dict) else polygons_to_rle(good, h, w)
+    x, y, wide, high = coco_mask.toBbox(rle)
+    box, area = np.array([x, y, x + wide, y + high], np.float32), float(coco_mask.area(rle))
     return box, area, not _fit(np.array([_given(entry)]), box[None], np.array([area]))[1][0]
 
 
@@ -270,10 +255,3 @@ def _by_corners(shapes: Sequence[list], entries: Sequence[tuple[dict, int, int]]
         inside = (low >= -BOX_SLACK).all(1) & (high <= size[:, :2] + BOX_SLACK).all(1)  # NaN is nowhere
     fits = inside & (area > length / 2) & agree
     return own.clip(0, size).astype(np.float32), given[:, 4].tolist(), fits.tolist()
-
-
-def _by_pixels(polygons: list, h: int, w: int, entry: dict) -> tuple[np.ndarray, float, bool]:
-    """Exact, but slow."""
-    mask = polygons_to_mask(polygons, h, w)
-    box, area = mask_to_box(torch.from_numpy(mask)[None])[0].numpy(), float(mask.sum())
-    return box, area, not _fit(np.array([_given(entry)]), box[None], np.array([area]))[1][0]

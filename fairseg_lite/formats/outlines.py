@@ -9,7 +9,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,19 +17,8 @@ from fairseg_lite.data.layouts import Names, list_pictures, other_format
 from fairseg_lite.data.pictures import probe_image
 from fairseg_lite.errors import InputError
 from fairseg_lite.formats.painted import Annotated, Found, sized
+from fairseg_lite.geometry.files import read_json
 from fairseg_lite.geometry.masks import rle_encode
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} is not JSON: {error}") from error
-
-
-def _found(names: Names, name: str) -> Path | None:
-    likely = [] if (exact := names.exact(name)) else names.likely(name)
-    return exact or (likely[0] if len(likely) == 1 else None)
 
 
 def _ellipse(cx: float, cy: float, rx: float, ry: float, theta: float = 0.0) -> list[list[float]]:
@@ -47,13 +35,13 @@ def _box(x1: float, y1: float, x2: float, y2: float) -> dict:
 def labelme(source: Path, left_out: Counter[str], categories: list[str]) -> Iterator[Annotated]:
     """A JSON file, or those of a folder. Args: as `convert`."""
     for path in [source] if source.is_file() else sorted(source.rglob("*.json")):
-        content = _read(path)
+        content = read_json(path)
         if not (isinstance(content, dict) and isinstance(content.get("shapes"), list)):
             left_out[f"JSON files without shapes (first: {path.name})"] += 1
             continue
         name = str(content.get("imagePath") or path.stem)
         size = content.get("imageHeight"), content.get("imageWidth")
-        at = sized(_found(Names([path.parent]), name), size, name, left_out)
+        at = sized(Names([path.parent]).only(name), size, name, left_out)
         groups: dict[object, list[Found]] = defaultdict(list)
         for i, shape in enumerate(content["shapes"] if at else []):
             try:
@@ -96,7 +84,7 @@ def via(source: Path, left_out: Counter[str], categories: list[str]) -> Iterator
     if not files:
         raise InputError(f"{str(source)!r} holds no JSON or CSV file; save VIA's project, or export its annotations")
     for path in files:
-        content = _via_table(path) if path.suffix.lower() == ".csv" else _read(path)
+        content = _via_table(path) if path.suffix.lower() == ".csv" else read_json(path)
         listed = content.get("_via_img_metadata", content) if isinstance(content, dict) else {}
         if {"metadata", "view", "file"} <= set(listed):
             listed = _via_3(path, content)
@@ -108,7 +96,7 @@ def via(source: Path, left_out: Counter[str], categories: list[str]) -> Iterator
         regions = [list(r.values() if isinstance(r := e.get("regions") or [], dict) else r) for e in listed.values()]
         key = _via_attribute(path, [r.get("region_attributes") or {} for some in regions for r in some])
         for entry, some in zip(listed.values(), regions, strict=True):
-            at = sized(_found(names, entry["filename"]), (None, None), entry["filename"], left_out)
+            at = sized(names.only(entry["filename"]), (None, None), entry["filename"], left_out)
             objects = []
             for region in some if at else []:
                 attributes, shape = region.get("region_attributes") or {}, _via_shape(region.get("shape_attributes") or {})
@@ -193,7 +181,8 @@ def _via_shape(s: dict) -> dict | None:
 
 
 def yolo(source: Path, left_out: Counter[str], categories: list[str]) -> Iterator[Annotated]:
-    """The pictures of a folder and their labels. Args: as `convert`."""
+    """The pictures of a folder, or of that of a data.yaml, and their labels. Args: as `convert`."""
+    source = source.parent if source.suffix in (".yaml", ".yml") else source
     names = _yolo_names(source)
     categories += names
     for picture in list_pictures(source):

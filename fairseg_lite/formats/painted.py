@@ -1,6 +1,7 @@
 """Annotations of other tools that are pictures: PASCAL VOC's, and folders of masks; as `convert` says."""
 
 import re
+import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -52,14 +53,18 @@ def _values(path: Path) -> np.ndarray:
 
 
 def voc(source: Path, left_out: Counter[str], categories: list[str]) -> Iterator[Annotated]:
-    """The pictures of a folder with SegmentationObject/ and SegmentationClass/. Args: as `convert`."""
+    """The pictures of a folder with SegmentationObject/ and SegmentationClass/, or with boxes in *.xml. Args: as `convert`."""
     things_in, classes_in = (
         next((p for p in (source / n, source / f"{n}PNG") if p.is_dir()), None)
         for n in ("SegmentationObject", "SegmentationClass")
     )
+    if things_in is None and (files := sorted(source.rglob("*.xml"))):
+        yield from _voc_boxes(source, files, left_out)
+        return
     if things_in is None or classes_in is None:
         raise InputError(
-            f"{str(source)!r} needs folders SegmentationObject/ and SegmentationClass/: without the first no object has an end"
+            f"{str(source)!r} needs folders SegmentationObject/ and SegmentationClass/: without the first no object has an end; "
+            "or boxes in XML files"
         )
     names, pictures = _voc_names(source), Names([source / "JPEGImages" if (source / "JPEGImages").is_dir() else source])
     for path in sorted(things_in.glob("*.png")):
@@ -81,6 +86,24 @@ def voc(source: Path, left_out: Counter[str], categories: list[str]) -> Iterator
             if value not in (0, 255, VOID) and name != "background":
                 objects.append((name, {"segmentation": rle_encode(mask)}))
         yield Annotated(*at, objects)
+
+
+def _voc_boxes(source: Path, files: list[Path], left_out: Counter[str]) -> Iterator[Annotated]:
+    """Pictures with boxes, as VOC's Annotations/*.xml and labelImg have them: of whole pixels, the first pixel is 1."""
+    pictures = Names([source / "JPEGImages" if (source / "JPEGImages").is_dir() else source])
+    for path in files:
+        try:
+            content = ElementTree.parse(path).getroot()
+            name = content.findtext("filename") or f"{path.stem}.jpg"
+            at = sized(pictures.only(name) or pictures.only(f"{path.stem}.jpg"), (None, None), name, left_out)
+            objects: list[Found] = []
+            for found in content.findall("object"):
+                x1, y1, x2, y2 = (float(found.findtext(f"bndbox/{k}") or "nan") for k in ("xmin", "ymin", "xmax", "ymax"))
+                objects.append((found.findtext("name") or "object", {"bbox": [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1]}))
+        except (OSError, ValueError, ElementTree.ParseError) as error:
+            raise InputError(f"{str(path)!r} is no XML file of boxes: {error}") from error
+        if at:
+            yield Annotated(*at, objects)
 
 
 def _voc_names(source: Path) -> dict[int, str]:

@@ -4,8 +4,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from fairseg_lite.errors import InputError
 
@@ -66,6 +67,21 @@ def held(folder: str | Path | None) -> Iterator[None]:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
         file.close()
+
+
+def read_json(path: str | Path, object_hook: Callable | None = None) -> Any:
+    """What a JSON file holds, in UTF-8 or another Unicode, with or without a mark; object_hook: as for `json.loads`.
+
+    Raises: InputError, it is not there or no JSON: says where.
+    """
+    try:
+        return json.loads(Path(path).read_bytes(), object_hook=object_hook)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{str(path)!r} is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{str(path)!r} is not JSON: {error}") from error
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from error
 
 
 def write_json(path: str | Path, content: object, *, indent: int | None = None) -> None:

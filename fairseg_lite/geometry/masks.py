@@ -90,8 +90,8 @@ def rle_counts(rle: dict) -> np.ndarray:
     if isinstance(counts, (str, bytes)):
         code = counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts  # only ASCII is valid
         values = _counts_of(code, h, w)
-    elif isinstance(counts, (list, tuple)) and all(type(c) is int for c in counts):
-        if any(abs(c) > h * w for c in counts):
+    elif isinstance(counts, (list, tuple)) and not set(map(type, counts)) - {int}:
+        if max(map(abs, counts), default=0) > h * w:
             raise InputError(f"RLE has a run of more pixels than the {h} x {w} px of its size; the code is damaged")
         values = np.array(counts, np.int64)
     else:

@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from fairseg_lite.data.objects import usable_rows
 from fairseg_lite.data.patches import evaluation_patches
 from fairseg_lite.data.scenes import SceneDataset, Subset
+from fairseg_lite.data.windows import usable_rows
 from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.patches import patch_spec
 from fairseg_lite.geometry.masks import mask_to_box, rle_decode

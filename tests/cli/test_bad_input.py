@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fairseg_lite.cli import main
-from fairseg_lite.data.download import COCO
+from fairseg_lite.formats import download
 from fairseg_lite.models import checkpoints
 from fairseg_lite.models.checkpoints import save_tensors
 
@@ -250,10 +250,10 @@ def test_numbers_that_make_no_sense(refused, tmp_path):
     assert "width is 0; it must be at least 1" in refused("bench", "--quick", "--set", "width=0")
 
 
-def test_a_server_that_cannot_be_reached(refused, tmp_path):
-    line = refused("data", "coco", tmp_path / "c", "--subset", 1, "--mirror", "ftp://nowhere.invalid")
-    assert "ftp://nowhere.invalid" in line
-    assert COCO.startswith("http")
+def test_a_server_that_cannot_be_reached(refused, tmp_path, monkeypatch):
+    assert download.COCO.startswith("http")
+    monkeypatch.setattr(download, "COCO", "ftp://nowhere.invalid")
+    assert "ftp://nowhere.invalid" in refused("data", "coco", tmp_path / "c", "--subset", 1)
 
 
 # machines that refuse

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fairseg_lite.data.coco import CocoDataset, check, to_coco
-from fairseg_lite.data.objects import usable_rows
 from fairseg_lite.data.scenes import SceneCache, Subset
+from fairseg_lite.data.windows import usable_rows
 from fairseg_lite.evaluation.precision import evaluate_detections
 from tests.cli.test_multipathnet import FAST, FP32
 

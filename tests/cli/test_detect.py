@@ -203,9 +203,9 @@ def test_results_that_do_not_fit_the_data(refused, detectors, network, scenes, t
     assert "category_id 77; the data set has" in said([{**rows[0], "category_id": 77}])
     assert "is of picture 4711" in said([{**rows[0], "image_id": 4711}])
     assert "bbox nan; wanted a finite number" in said([{**rows[0], "bbox": [0, 0, float("nan"), 1]}])
-    assert "cannot be read as JSON" in said("[")
+    assert "is not JSON" in said("[")
     assert "hold a dict; wanted a COCO result file" in said({"images": rows})
-    assert "cannot be read as JSON" in refused("evaluate", "detections", tmp_path / "none.json", scenes)
+    assert "none.json' cannot be read: No such file" in refused("evaluate", "detections", tmp_path / "none.json", scenes)
     line = refused("evaluate", "detections", detectors / "two.safetensors", scenes, "--proposer", network)
     assert "names cat, dog, none of which data" in line
 
@@ -221,7 +221,7 @@ def test_names_that_the_data_has_not_are_left_out(cli, network, tmp_path):
     code, said, err = cli(
         "evaluate", "detections", "shapes-multipath", folder, "--proposer", network, "--save", tmp_path / "r.json"
     )
-    assert (code, err) == (0, [])
+    assert code == 0 and not [line for line in err if "picture]" not in line and line]  # but for a bar where it takes long
     assert "names 8 categories that are none of the data's" in said[0]
     assert {row["category_id"] for row in json.loads((tmp_path / "r.json").read_text("utf-8"))} <= {star["id"]}
 

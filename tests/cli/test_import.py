@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from fairseg_lite.cli.data import OFFICIAL
-from fairseg_lite.data import download
+from fairseg_lite.formats import download
 from fairseg_lite.models.checkpoints import load_model
-from tests.data.test_download import server  # noqa: F401  (a fixture)
+from tests.formats.test_download import server  # noqa: F401  (a fixture)
 from tests.official.small import Official, small_deepmask, small_sharpmask
 from tests.official.small_vgg import OfficialVGG, small_vgg
 from tests.official.writer import dump

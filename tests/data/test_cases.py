@@ -161,7 +161,7 @@ def test_a_layout_that_is_not_understood(tmp_path):
     with pytest.raises(InputError, match="several annotation files, '.*train/_anno.*' and '.*valid/_anno.*'; give one"):
         locate(tmp_path)
     with pytest.raises(InputError, match="nothing': no such folder"):
-        locate(CASES / "bom/instances.json", tmp_path / "nothing")
+        locate(f"{CASES / 'bom/instances.json'}:{tmp_path / 'nothing'}")
 
 
 def rewritten(tmp_path, change):

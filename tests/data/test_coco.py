@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from fairseg_lite.data.coco import CocoDataset, check, to_coco, write_coco_folder
-from fairseg_lite.data.objects import usable_rows
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.data.windows import usable_rows
 from fairseg_lite.geometry.masks import rle_encode
 
 H, W = 20, 30
@@ -128,7 +128,7 @@ def test_where_files_may_lie(tmp_path, where):
         (root / "images").rmdir()
     target = {"beside": tmp_path / "d.json", "elsewhere": tmp_path / "other.json"}.get(where, root / "instances.json")
     (root / "instances.json").rename(target)
-    data = CocoDataset(target, root) if where == "elsewhere" else CocoDataset(root)
+    data = CocoDataset(f"{target}:{root}") if where == "elsewhere" else CocoDataset(root)
     np.testing.assert_array_equal(data[0].masks[0], MASK)
 
 

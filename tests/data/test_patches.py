@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseg_lite.data import scenes
+from fairseg_lite.data import patches, scenes
 from fairseg_lite.data.patches import (
     PatchSampler,
     PatchSpec,
@@ -264,8 +264,9 @@ def far_by_definition(window: Window, box, spec: PatchSpec) -> bool:
 
 @pytest.mark.parametrize("spec", [TINY, PAPER])
 @pytest.mark.parametrize("hard", [0.0, 0.5, 1.0])
-def test_every_negative_is_far_from_every_canonical_positive(spec, hard):
-    sampler = PatchSampler(ShapesDataset(20, seed=6), spec, positives=0, negatives=60, hard=hard)
+def test_every_negative_is_far_from_every_canonical_positive(spec, hard, monkeypatch):
+    monkeypatch.setattr(patches, "HARD", hard)
+    sampler = PatchSampler(ShapesDataset(20, seed=6), spec, positives=0, negatives=60)
     log = drawn(sampler, steps=3)
     assert len(log) == 180
     near = []
@@ -410,10 +411,11 @@ def test_a_mask_is_decoded_once_for_a_patch(monkeypatch):
     assert batch.masks.any(2).any(1).all() and len(calls) == 5
 
 
-def test_no_room_for_a_negative_is_an_error():
+def test_no_room_for_a_negative_is_an_error(monkeypatch):
+    monkeypatch.setattr(patches, "TRIES", 20)
     data = Boxes((100, 100, [(0, 0, 100, 100, 0, True), (40, 40, 60, 60, 0, False)]))
     with pytest.raises(ValueError, match="no negative patch found in 20 pictures with 20 tries each"):
-        PatchSampler(data, TINY, positives=1, negatives=1, tries=20).batch(0)
+        PatchSampler(data, TINY, positives=1, negatives=1).batch(0)
 
 
 CROWD, SMALL = (0, 0, 40, 40, 0, True), (0, 0, 9, 9, 1, False)

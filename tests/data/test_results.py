@@ -123,7 +123,7 @@ def test_polygons_of_an_unknown_picture(written, which):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "is not JSON"),
         ({"images": []}, "hold a dict; wanted a COCO result file"),
         ([], "hold no proposal"),
         ([row(), 5], "result 1 is a int"),
@@ -147,5 +147,5 @@ def test_what_is_refused(written, content, message):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(ValueError, match="nothing.json' cannot be read as JSON: No such file"):
+    with pytest.raises(ValueError, match="nothing.json' cannot be read: No such file"):
         load_boxes(tmp_path / "nothing.json")

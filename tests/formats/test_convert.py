@@ -253,6 +253,8 @@ def test_yolo(tmp_path, file, content, layout):
     data = converted(tmp_path, "yolo", tmp_path / "set")
     assert_cat_and_dog(data, slack=4)
     assert data.categories == ("cat", "dog")
+    if file.endswith("yaml"):
+        assert len(converted(tmp_path, "yolo", tmp_path / "set" / file, out="same.json")) == 1
 
 
 def test_yolo_of_one_split_finds_its_names_above(tmp_path, capsys):
@@ -366,6 +368,28 @@ def test_a_mask_of_another_size_or_of_no_picture(tmp_path, capsys):
     save(tmp_path / "masks/a.png", painted(1, 2)[:-1])
     assert main(["data", "convert", "masks", str(tmp_path), str(tmp_path / "p.json")]) == 2
     assert "a.png' is of (39, 60) px, its picture of (40, 60) (height, width)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["voc", "labelImg"])
+def test_voc_boxes(tmp_path, where, capsys):
+    pictures, files = (tmp_path / name if where == "voc" else tmp_path for name in ("JPEGImages", "Annotations"))
+    picture(pictures / "a.jpg")
+    picture(pictures / "b.png")
+    thing = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+    listed = {
+        "a": ("a.jpg", thing.format("cat", 1, 1, 10, 20) + thing.format("dog", 31, 11, 60, 40)),
+        "b": ("b.jpg", ""),
+        "c": ("", ""),
+    }
+    for name, (file, objects_) in listed.items():
+        text(files / f"{name}.xml", f"<annotation><filename>{file}</filename>{objects_}</annotation>")
+    data = converted(tmp_path, "voc", tmp_path, out="out.json")
+    assert "1 pictures that are not there (first: c.jpg)" in capsys.readouterr().out
+    assert [p.path.name for p in data.pictures] == ["a.jpg", "b.png"] and data.categories == ("cat", "dog")
+    assert data[0].boxes.tolist() == [[0, 0, 10, 20], [30, 10, 60, 40]] and not data[0].masked.any() and not len(data[1].labels)
+    text(files / "d.xml", "<annotation>")
+    assert main(["data", "convert", "voc", str(tmp_path), str(tmp_path / "other")]) == 2
+    assert "d.xml' is no XML file of boxes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["labelme", "via", "yolo", "voc", "masks"])

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fairseg_lite.data import download
 from fairseg_lite.data.coco import CocoDataset, to_coco, write_coco_folder
 from fairseg_lite.data.pictures import load_image, probe_image
 from fairseg_lite.data.results import load_boxes, read_results
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.formats import download
 from fairseg_lite.models.checkpoints import load_model, save_tensors
 from fairseg_lite.models.deepmask import deepmask_tiny
 from fairseg_lite.official.reader import Torch7Error
@@ -263,7 +263,7 @@ def served(files: dict[str, bytes]):
     import contextlib
     import threading
 
-    from tests.data.test_download import Server
+    from tests.formats.test_download import Server
 
     @contextlib.contextmanager
     def running():

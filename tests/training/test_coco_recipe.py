@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from fairseg_lite.cli import main
-from fairseg_lite.data import download
 from fairseg_lite.data.coco import to_coco
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.formats import download
 from fairseg_lite.models.checkpoints import load_model
-from tests.data.test_download import Server
+from tests.formats.test_download import Server
 from tests.training.test_shards import ran, torchrun
 
 
@@ -39,7 +39,8 @@ def coco(tmp_path, monkeypatch):
         server.files["/" + address], files[name] = data, (address, len(data), "md5:" + hashlib.md5(data).hexdigest())
     monkeypatch.setattr(download, "FILES", files)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    assert main(["data", "coco", str(tmp_path / "coco"), "--split", "train2017", "--mirror", server.url]) == 0
+    monkeypatch.setattr(download, "COCO", server.url)
+    assert main(["data", "coco", str(tmp_path / "coco"), "--split", "train2017"]) == 0
     server.shutdown()
     server.server_close()
     return tmp_path / "coco"

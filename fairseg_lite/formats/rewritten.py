@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fairseg_lite.data.coco_json import Content
+from fairseg_lite.data.coco_json import Content, read_coco
 from fairseg_lite.data.layouts import locate, name_from
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.files import whole
@@ -20,9 +20,7 @@ MADE = ("images", "annotations", "categories")
 
 def read_whole(source: str | Path, *, crowds_are_objects: bool = False) -> Content:
     """A COCO file with all that stands in it. Args and errors: as for `locate` and `read_coco`."""
-    images, path = locate(source)
-    content = Content(images, path, may_be_absent=Path(source).is_file())
-    return content.read_annotations(crowds_are_objects=crowds_are_objects, keep=True)
+    return read_coco(*locate(source), crowds_are_objects=crowds_are_objects, may_be_absent=Path(source).is_file(), keep=True)
 
 
 def clean(content: Content, out: Path, *, without: Container[str] = ()) -> dict:
@@ -61,8 +59,8 @@ def write_new(out: Path, content: dict) -> None:
 def stratified(counts: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Which pictures to set aside, so that of every category about the same share of objects is set aside.
 
-    The rarest category that is left comes first; each of its pictures goes where most of its objects are still wanted. Then pairs
-    of pictures are exchanged as long as that helps.
+    They are drawn; then pairs of pictures change sides, as long as that brings all categories together nearer to the share. The
+    pairs that are tried are of pictures with rare objects more often.
 
     Args: counts (P, K), objects of each category in each picture; share of pictures to set aside, at least one; seed.
     Returns: (P,) bool.
@@ -70,40 +68,20 @@ def stratified(counts: np.ndarray, share: float, seed: int) -> np.ndarray:
     Example:
         >>> int(stratified(np.repeat(np.eye(2, dtype=int), [8, 2], 0), 0.5, seed=0)[8:].sum())  # of the two of the rare kind
         1
-
-    Source: Sechidis et al., "On the Stratification of Multi-Label Data" (2011), with numbers of objects for labels.
     """
     pictures = len(counts)
-    aside = max(round(share * pictures), 1) if 0 < share < 1 else pictures
-    if aside >= pictures:
+    many = max(round(share * pictures), 1) if 0 < share < 1 else pictures
+    if many >= pictures:
         raise InputError(f"{share:g} of {pictures} pictures leaves nothing on one side; choose a share above 0 and below 1")
-    wanted = np.outer([1 - share, share], counts.sum(0)).astype(float)  # of each side and category
-    room, side = np.array([pictures - aside, aside]), np.full(pictures, -1)
-    order = np.random.default_rng(seed).permutation(pictures)
-    while (open_ := order[side[order] < 0]).size:
-        left = counts[open_].sum(0)
-        if left.any():
-            rarest = int(np.where(left > 0, left, left.max() + 1).argmin())
-            of = counts[open_, rarest]
-            open_ = open_[np.argsort(-of, kind="stable")][: np.count_nonzero(of)]
-        for i in open_:
-            want = wanted[:, rarest] if left.any() else room
-            s = int(want[1] > want[0] or (want[1] == want[0] and room[1] > room[0]))
-            s = s if room[s] else 1 - s
-            side[i], room[s] = s, room[s] - 1
-            wanted[s] -= counts[i]
-    return _exchanged(counts, side == 1, share, seed)
-
-
-def _exchanged(counts: np.ndarray, aside: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """The same, better balanced: pairs of pictures change sides where that brings all categories nearer to the share."""
-    g, total = np.random.default_rng((seed, 1)), counts.sum(0)
-    for _ in range(200):
-        a, b = (g.choice(np.flatnonzero(which), 200) for which in (aside, ~aside))
-        change = np.concatenate([np.zeros((1, counts.shape[1])), counts[b] - counts[a]])
-        off = (counts[aside].sum(0) + change - share * total) / np.maximum(total, 1)
-        best = int((off**2).sum(1).argmin())
-        if best:
+    g = np.random.default_rng(seed)
+    aside, shares = g.permutation(pictures) < many, counts / counts.sum(0).clip(1)  # each picture's, of all objects of a category
+    weight = shares.sum(1) + 1 / pictures
+    for _ in range(400):
+        sides = [np.flatnonzero(side) for side in (aside, ~aside)]
+        a, b = (g.choice(side, 200, p=weight[side] / weight[side].sum()) for side in sides)
+        change = np.concatenate([np.zeros((1, counts.shape[1])), shares[b] - shares[a]])
+        off = shares[aside].sum(0) + change - share * counts.any(0)
+        if best := int((off**2).sum(1).argmin()):
             aside[a[best - 1]], aside[b[best - 1]] = False, True
     return aside
 

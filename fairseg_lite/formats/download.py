@@ -21,9 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
+from fairseg_lite.data.pictures import load_image
 from fairseg_lite.errors import InputError, check_choice, check_range
 from fairseg_lite.geometry.files import whole
 
@@ -188,7 +188,7 @@ def download_coco(
     *,
     split: str = "val2017",
     subset: int | None = None,
-    mirror: str = COCO,
+    mirror: str | None = None,
     **options: Any,
 ) -> dict:
     """Make a COCO folder (`images/` + `instances.json`) of a split of COCO 2017; after a failure call it again.
@@ -198,7 +198,7 @@ def download_coco(
         split: "val2017" (5,000 pictures, .8 GB) or "train2017" (118,287 pictures, 19 GB).
         subset: so many pictures with at least one instance, fetched one by one; always the same ones, and a larger
             subset holds the smaller. None fetches the whole split. The annotations (.25 GB) come in any case.
-        mirror: an address that serves the same files.
+        mirror: an address that serves the same files; None: COCO's own.
         options: tries, timeout, wait and progress of `download`.
     Returns: {"folder": Path, "images": int, "instances": int}.
     Raises: InputError as `download`; an unknown split; a folder that holds another data set; a picture that is damaged.
@@ -207,7 +207,7 @@ def download_coco(
     """
     check_choice("split", split, ("val2017", "train2017"))
     check_range("subset", subset, 1, None)
-    folder = Path(folder)
+    folder, mirror = Path(folder), mirror or COCO
     path = folder / "instances.json"
     if path.exists() and f'"split": "{split}"' not in path.read_text("utf-8"):
         raise InputError(f"folder {str(folder)!r} holds another data set already; choose another folder")
@@ -256,13 +256,8 @@ def _archive(name: str, folder: Path, mirror: str, options: dict) -> zipfile.Zip
 
 
 def _picture_fault(path: Path, item: dict) -> str | None:
-    if not path.is_file():
-        return "missing"
     try:
-        with Image.open(path) as image:
-            if image.size != (item["width"], item["height"]):
-                return f"{image.size[0]}x{image.size[1]} px, wanted {item['width']}x{item['height']}"
-            image.load()
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        return str(error) or type(error).__name__
+        load_image(path, (item["height"], item["width"]))
+    except InputError as error:
+        return str(error)
     return None

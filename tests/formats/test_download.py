@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairseg_lite.data import download as module
-from fairseg_lite.data.download import download, download_coco
+from fairseg_lite.formats import download as module
+from fairseg_lite.formats.download import download, download_coco
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
 SHA = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
