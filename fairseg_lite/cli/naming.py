@@ -129,21 +129,22 @@ def _proposals(a: argparse.Namespace, recipe, data, out: Path, device, *, held_o
 
     source, top_k = (a.valid_proposals if held_out else None) or a.proposals, recipe.top or 200
     if source.endswith(".json"):
-        boxes, known = load_boxes(source), set(image_ids(data))
+        pictures = [{"id": p.id, "file_name": p.file_name} for p in getattr(data, "pictures", ())]
+        boxes, known = load_boxes(source, pictures), set(image_ids(data))
         # pictures that were left out are missed by nobody
         return {key: found for key, found in boxes.items() if key in known} or boxes if a.skip_faults else boxes
-    pictures = 1000 if a.data == ["shapes"] and not held_out else None  # of 10,000
+    most = 1000 if a.data == ["shapes"] and not held_out else None  # of 10,000
     name = f"proposals-{'valid' if held_out else 'train'}-{Path(source).stem if Path(source).suffix else source}-{top_k}.json"
     model, dtype = proposer(source, device), dtype_of("auto", device)
     if not a.dry_run:
-        return make_proposals(model, data, out / name, pictures=pictures, top_k=top_k, dtype=dtype)
+        return make_proposals(model, data, out / name, pictures=most, top_k=top_k, dtype=dtype)
     starts = getattr(data, "starts", (0, len(data)))  # of every set the same number of pictures
     each = -(-PROBE * recipe.images // (len(starts) - 1))
     few = Subset(data, [i for start, end in pairwise(starts) for i in range(start, min(start + each, end))])
     with tempfile.TemporaryDirectory() as folder:  # for the steps that are measured
         start = time.perf_counter()
         found = make_proposals(model, few, Path(folder) / name, top_k=top_k, dtype=dtype)
-    all_of = duration((time.perf_counter() - start) / len(few) * (pictures or len(data)))
+    all_of = duration((time.perf_counter() - start) / len(few) * (most or len(data)))
     print(f"proposals  of {len(few)} pictures were made; those of all take {all_of}")
     return found
 

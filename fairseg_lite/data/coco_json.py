@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseg_lite.data.entries import Annotation, Fault, Mended, Picture, read_categories
-from fairseg_lite.data.layouts import Names, other_format
+from fairseg_lite.data.layouts import Names, meant, other_format
 from fairseg_lite.data.pictures import probe_image
 from fairseg_lite.data.segmentations import REWRITTEN, Bad, Shape, packed, shapes_of, whole_number
 from fairseg_lite.errors import InputError
@@ -41,6 +41,7 @@ class Content:
         self.entries: dict[int, dict] = {}  # of pictures, as written
         self.unfit: dict[str, str] = {}  # real paths of files that are not the pictures that the entries mean, and why
         self._read_pictures(may_be_absent)
+        self.by_name = meant(self.by_name)
         self.pictures = [p for p in self.by_id.values() if p is not None]
 
     def _whole(self, value: object, what: str) -> int | None:

@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -208,6 +208,22 @@ class Names:
             for p in self.files:
                 self._keyed[key][key(_plain(p.name))].append(p)
         return self._keyed[key]
+
+
+def meant(keys: Mapping[str, int]) -> dict[str, int]:
+    """The keys of pictures by their names, and by the last part of a name, with and without its ending, where one alone has it.
+
+    Example:
+        >>> names = meant({"a/x.png": 1, "b/x.png": 2, "b/y.png": 3})
+        >>> names["y"], names["y.png"], names["a/x.png"], "x" in names
+        (3, 3, 1, False)
+    """
+    short: dict[str, set[int]] = defaultdict(set)
+    for name, key in keys.items():
+        last = name.replace("\\", "/").rpartition("/")[2]
+        for part in {last, os.path.splitext(last)[0]}:
+            short[part].add(key)
+    return {name: found.pop() for name, found in short.items() if len(found) == 1} | dict(keys)
 
 
 def _is_picture(name: str) -> bool:

@@ -7,7 +7,7 @@ RLE of every kind, annotations with scores. The rest is named with its file, row
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from fairseg_lite.data.layouts import meant
 from fairseg_lite.data.segmentations import compressed, number, whole_number
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
@@ -56,12 +57,12 @@ def read_results(
         raise InputError(f"results {str(path)!r} hold a {type(rows).__name__}; wanted a COCO result file: a list of results")
     images = list(images)
     sizes = {i["id"]: (i["height"], i["width"]) for i in images if i.get("height") and i.get("width")}
-    ids = {i["file_name"]: i["id"] for i in images}
-    seen: Counter[str] = Counter()
+    ids = meant({i["file_name"]: i["id"] for i in images})
+    known, seen = set(ids.values()), Counter[str]()
     out = []
     for place, row in enumerate(rows):
         try:
-            out.append(_understood(row, ids, sizes, seen, masks=masks))
+            out.append(_understood(row, ids, known, sizes, seen, masks=masks))
         except ValueError as error:
             raise InputError(f"results {str(path)!r}: result {place} {error}") from error
     same = same or {}
@@ -134,17 +135,19 @@ def made_of(path: str | Path) -> dict:
         return {}
 
 
-def _understood(row: Any, ids: Mapping[str, int], sizes: Mapping[int, tuple], seen: Counter, *, masks: bool) -> dict:
+def _understood(row: Any, ids: Mapping, known: Container[int], sizes: Mapping[int, tuple], seen: Counter, *, masks: bool) -> dict:
     if not isinstance(row, dict):
         raise InputError(f"is a {type(row).__name__}, not a dict")
     row = {k: v for k, v in row.items() if v is not None}
     for key in ("image_id", "category_id"):
         value: Any = row.get(key)
         if key in row or key == "image_id":
-            named = key == "image_id" and isinstance(value, str) and value in ids
-            row[key] = ids[value] if named else whole_number(value)
+            names = ids if key == "image_id" and isinstance(value, str) else {}
+            row[key] = whole = whole_number(value)
+            if names and whole not in known and value in names:
+                row[key] = names[value]
             if row[key] is None:
-                raise InputError(f"has {key} {value!r}; wanted a whole number" + ", or a file name of the data" * bool(ids))
+                raise InputError(f"has {key} {value!r}; wanted a whole number" + ", or a file name of the data" * bool(names))
             seen[f"{key}s written as {'text' if isinstance(value, str) else 'fractions'}"] += type(value) is not int
     shape = row.pop("segmentation", None) or None
     size = sizes.get(row["image_id"])

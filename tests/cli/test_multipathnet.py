@@ -60,6 +60,17 @@ def test_a_dry_run_looks_at_every_set(cli, folder, tmp_path):
     assert code == 0 and "proposals  of 12 pictures were made" in "\n".join(said)  # 10 of the first, both of the second
 
 
+def test_proposals_may_name_their_pictures(cli, folder, tmp_path):
+    rows, names = (
+        json.loads((folder / "boxes.json").read_text("utf-8")),
+        json.loads((folder / "scenes/instances.json").read_text()),
+    )
+    files = {i["id"]: i["file_name"] for i in names["images"]}
+    (tmp_path / "p.json").write_text(json.dumps([{**r, "image_id": files[r["image_id"]]} for r in rows]), "utf-8")
+    words = ("train", "multipathnet", folder / "scenes", "--out", tmp_path / "r", "--proposals", tmp_path / "p.json")
+    assert cli(*words, *QUICK)[0] == 0
+
+
 def test_proposals_left_out_are_told(cli, folder, tmp_path):
     rows = json.loads((folder / "boxes.json").read_text("utf-8"))
     rows += [{"image_id": rows[0]["image_id"], "bbox": [500, 9, 30, 30], "score": 1}] * 3

@@ -106,6 +106,7 @@ as_text = {"images": lambda e: {"id": f"{e['id']}.0"}, "categories": lambda e: {
         (everywhere(**as_text, annotations=lambda e: {"image_id": f"{e['image_id']}.0", "id": f" {e['id']}"}), "as text"),
         (everywhere(annotations=lambda e: {"bbox": [str(v) for v in e["bbox"]], "area": str(e["area"])}), None),
         (everywhere(annotations=lambda e: {"image_id": FILES[e["image_id"]]}), "6 pictures of annotations given by name"),
+        (everywhere(annotations=lambda e: {"image_id": FILES[e["image_id"]][:-4]}), "6 pictures of annotations given by name"),
         (everywhere(annotations=lambda e: {"category_id": NAMED[e["category_id"]]}), "6 categories of annotations given by name"),
         (everywhere(annotations=lambda e: {"iscrowd": None}), None),
         (everywhere(images=lambda e: {"height": 0, "width": 0}), None),

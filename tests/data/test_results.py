@@ -46,6 +46,20 @@ def test_masks_give_boxes_where_there_is_no_bbox(written):
     assert load_boxes(written(rows))[1].boxes.tolist() == [[3, 2, 11, 5], [3, 2, 11, 5], [0, 0, 0, 0], [1, 1, 3, 3]]
 
 
+@pytest.mark.parametrize("name", ["a/x.png", "x.png", "x"])
+def test_a_picture_may_be_named_in_short(written, name):
+    images = [{"id": 7, "file_name": "a/x.png"}, {"id": 5, "file_name": "a/7.png"}, {"id": 6, "file_name": "b\\7.png"}]
+    rows = read_results(written([row(name), row("5"), row("7"), row("a/7.png")]), images)
+    assert [r["image_id"] for r in rows] == [7, 5, 7, 5], "what is an id of the data is that"
+    with pytest.raises(InputError, match="result 0 has image_id '7.png'; wanted a whole number, or a file name of the data"):
+        read_results(written([row("7.png")]), images)
+    for odd in (["x"], {}, "y"):
+        with pytest.raises(InputError, match="result 0 has image_id .*; wanted a whole number"):
+            read_results(written([row(odd)]), images)
+    with pytest.raises(InputError, match="result 0 has category_id 'x'; wanted a whole number$"):
+        read_results(written([row(7, category_id="x")]), images)
+
+
 def test_without_scores_the_order_stays(written):
     rows = [{"image_id": 4, "bbox": [k, 0, 1, 1]} for k in (5, 3, 8)]
     assert load_boxes(written(rows))[4].boxes[:, 0].tolist() == [5, 3, 8]
