@@ -26,7 +26,7 @@ from fairseg_lite.data.layouts import locate
 from fairseg_lite.data.pictures import exif_turn, load_image, reduced
 from fairseg_lite.data.scenes import InstanceTable, Masks, Scene, SceneDataset
 from fairseg_lite.data.segmentations import fitted
-from fairseg_lite.errors import InputError, check_range
+from fairseg_lite.errors import InputError, check_choice, check_range
 from fairseg_lite.geometry.files import short_hash, whole
 from fairseg_lite.geometry.masks import rle_encode
 
@@ -65,8 +65,7 @@ class CocoDataset:
     ):
         check_range("max_side", max_side, 32, None)
         self.max_side = max_side
-        if on_fault not in ("raise", "skip", "collect"):
-            raise InputError(f"on_fault is {on_fault!r}; choose 'raise', 'skip' or 'collect'")
+        check_choice("on_fault", on_fault, ("raise", "skip", "collect"))
         folder, self.path = locate(source)
         content = read_coco(folder, self.path, crowds_are_objects=crowds_are_objects, may_be_absent=may_be_absent)
         self.categories, self.category_ids, self.pictures = content.categories, content.category_ids, content.pictures

@@ -34,7 +34,7 @@ from fairseg_lite.data.windows import (
     turned,
     usable_rows,
 )
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.geometry.pixels import IMAGENET, Pixels, normalise, sent
 
 TRIES = 100  # windows drawn for a negative before another picture is taken; after as many pictures it is an error
@@ -101,12 +101,8 @@ class PatchSampler:
         cache: int = 512 * 2**20,
         pixels: Pixels = IMAGENET,
     ):
-        for what, value, options in (
-            ("balance", balance, ("class", "uniform")),
-            ("padding", padding, ("symmetric", "mean")),
-        ):
-            if value not in options:
-                raise InputError(f"{what} is {value!r}; choose one of {', '.join(map(repr, options))}")
+        check_choice("balance", balance, ("class", "uniform"))
+        check_choice("padding", padding, ("symmetric", "mean"))
         if positives < 0 or negatives < 0 or positives + negatives == 0:
             raise InputError(f"a batch of {positives} positives and {negatives} negatives; wanted at least one patch")
         self.dataset = cached(dataset, cache)

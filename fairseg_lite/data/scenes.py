@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import InputError, check_range
 from fairseg_lite.geometry.boxes import xywh_to_xyxy
 from fairseg_lite.geometry.files import short_hash
 from fairseg_lite.geometry.masks import rle_decode, rle_encode
@@ -194,8 +194,7 @@ class SceneCache:
     """
 
     def __init__(self, dataset: SceneDataset, *, limit: int = 512 * 2**20):
-        if limit < 0:
-            raise InputError(f"cache limit is {limit} bytes; it must not be negative")
+        check_range("cache limit", limit, 0, None)
         self.dataset, self.limit, self.size = dataset, limit, 0
         self.categories, self.category_ids = dataset.categories, dataset.category_ids
         self._scenes: OrderedDict[int, tuple] = OrderedDict()

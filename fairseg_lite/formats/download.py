@@ -184,12 +184,7 @@ def _fault(path: Path, size: int | None, checksum: str | None) -> str | None:
 
 
 def download_coco(
-    folder: str | Path,
-    *,
-    split: str = "val2017",
-    subset: int | None = None,
-    mirror: str | None = None,
-    **options: Any,
+    folder: str | Path, *, split: str = "val2017", subset: int | None = None, mirror: str | None = None, **options: Any
 ) -> dict:
     """Make a COCO folder (`images/` + `instances.json`) of a split of COCO 2017; after a failure call it again.
 

@@ -444,7 +444,7 @@ def test_nothing_to_learn_from_is_an_error(data, message):
         ({"padding": "zeros"}, "padding is 'zeros'; choose one of 'symmetric', 'mean'"),
         ({"positives": 0, "negatives": 0}, "wanted at least one patch"),
         ({"positives": -1}, "a batch of -1 positives"),
-        ({"cache": -1}, "cache limit is -1 bytes"),
+        ({"cache": -1}, "cache limit is -1; it must be at least 0"),
     ],
 )
 def test_bad_options_are_named(kwargs, message):

@@ -122,7 +122,7 @@ def test_a_cached_scene_is_not_changed_by_its_user():
 
 
 def test_a_cache_below_zero():
-    with pytest.raises(ValueError, match="cache limit is -1 bytes; it must not be negative"):
+    with pytest.raises(ValueError, match="cache limit is -1; it must be at least 0"):
         SceneCache(Counting(), limit=-1)
 
 
