@@ -52,6 +52,8 @@ def locate(source: str | Path) -> tuple[Path, Path]:
         )
     if source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"):
         raise InputError(f"data {str(source)!r} is an archive; unpack it and give the folder")
+    if source.is_file() and source.suffix.lower() not in ("", ".json"):
+        raise InputError(f"data {str(source)!r} is no JSON file; understood are {UNDERSTOOD}")
     if both and not Path(images).is_dir():
         raise InputError(f"images {str(images)!r}: no such folder")
     found = [source] if source.is_file() else sorted(set(candidates(source)) or set(_below(source)))

@@ -55,7 +55,9 @@ def convert(kind: str, source: str | Path, out: Path, left_out: Counter[str]) ->
                 "id": len(annotations) + 1, "image_id": len(images), "category_id": categories.index(category) + 1, "iscrowd": 0,
                 "segmentation": [], **shape,
             })  # fmt: skip
-    if not images:
-        raise InputError(f"{str(source)!r} holds nothing of format {kind}; `fairseg-lite data convert --help` says what it is")
+    if not annotations:
+        there = ", ".join([f"{len(images)} pictures", *(f"{n} {what}" for what, n in (+left_out).items())])
+        advice = "`fairseg-lite data convert --help` says what it is"
+        raise InputError(f"{str(source)!r} holds no object of format {kind}, but {there}; {advice}")
     listed = [{"id": k, "name": name} for k, name in enumerate(categories, 1)]
     return {"info": {}, "images": images, "annotations": annotations, "categories": listed}

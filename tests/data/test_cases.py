@@ -198,6 +198,13 @@ def test_an_archive_is_to_be_unpacked(tmp_path):
         locate(tmp_path / "export.ZIP")
 
 
+@pytest.mark.parametrize("name", ["p0.png", "data.yaml", "annotations.xml", "via.csv"])
+def test_another_file_than_json_is_said_to_be_none(tmp_path, name):
+    (tmp_path / name).write_bytes(b"names: [a]")
+    with pytest.raises(InputError, match=f"{name}' is no JSON file; understood are instances.json.*data convert`"):
+        locate(tmp_path / name)
+
+
 @pytest.mark.parametrize("form", ["shares", "corners"])
 def test_boxes_in_other_numbers_are_told(tmp_path, form):
     def change(content):

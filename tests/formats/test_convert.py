@@ -363,8 +363,8 @@ def test_folders_of_masks(tmp_path, form):
 def test_a_mask_of_another_size_or_of_no_picture(tmp_path, capsys):
     picture(tmp_path / "images/a.jpg")
     save(tmp_path / "masks/c.png", painted(1, 2))
-    assert main(["data", "convert", "masks", str(tmp_path), str(tmp_path / "o.json")]) == 0
-    assert "1 masks of no picture (first: c.png)" in capsys.readouterr().out
+    assert main(["data", "convert", "masks", str(tmp_path), str(tmp_path / "o.json")]) == 2
+    assert "no object of format masks, but 1 pictures, 1 masks of no picture (first: c.png);" in capsys.readouterr().err
     save(tmp_path / "masks/a.png", painted(1, 2)[:-1])
     assert main(["data", "convert", "masks", str(tmp_path), str(tmp_path / "p.json")]) == 2
     assert "a.png' is of (39, 60) px, its picture of (40, 60) (height, width)" in capsys.readouterr().err
@@ -390,6 +390,14 @@ def test_voc_boxes(tmp_path, where, capsys):
     text(files / "d.xml", "<annotation>")
     assert main(["data", "convert", "voc", str(tmp_path), str(tmp_path / "other")]) == 2
     assert "d.xml' is no XML file of boxes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["yolo", "masks"])
+def test_pictures_without_an_object_are_no_data_set(tmp_path, kind, capsys):
+    picture(tmp_path / "set/a.jpg")
+    assert main(["data", "convert", kind, str(tmp_path / "set"), str(tmp_path / "o.json")]) == 2
+    assert f"holds no object of format {kind}, but 1 pictures" in capsys.readouterr().err
+    assert not (tmp_path / "o.json").exists()
 
 
 @pytest.mark.parametrize("kind", ["labelme", "via", "yolo", "voc", "masks"])
