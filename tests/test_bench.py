@@ -1,13 +1,17 @@
 """The benchmark counts what it says: stages, FLOPs, and only what this machine can do."""
 
+import json
 from dataclasses import asdict
 
 import pytest
 import torch
 
 from fairseg_lite import bench
+from fairseg_lite.bench import compare
 from fairseg_lite.errors import InputError
+from fairseg_lite.evaluation.precision import evaluate_detections
 from fairseg_lite.models.deepmask import MODELS
+from tests.cli.conftest import cli  # noqa: F401  (a fixture)
 
 CPU = torch.device("cpu")
 
@@ -85,3 +89,41 @@ def test_a_detector_is_timed_with_boxes_and_its_roi_stage_apart(monkeypatch):
     result = bench.run(s)
     shown = bench.report(result)
     assert "multipathnet_tiny, 160x120, 20 proposals" in shown and "ms a proposal" in shown and "training" not in shown
+
+
+def test_peers_run_in_turns_and_ratios_are_taken_within_a_turn():
+    rows = compare.peers(["fp32"], turns=2, quick=True)
+    assert [row["what"] for row in rows[:2]] == [compare.MASK, compare.FASTER]
+    assert len(rows) == 5 and all(len(row["seconds"]) == 2 and min(row["seconds"]) > 0 for row in rows)
+    rows = [
+        {"what": compare.MASK, "type": "fp32", "seconds": [2.0, 4.0, 8.0]},
+        {"what": "ours", "type": "bf16", "seconds": [1.0, 1.0, 4.0]},
+    ]
+    peer, ours = (line.split() for line in compare.peers_report(rows).splitlines()[1:])
+    assert peer[-5:] == ["4.00", "1.00", "(1.00", "to", "1.00)"]
+    assert ours == ["ours", "bf16", "1.00", "0.50", "(0.25", "to", "0.50)"]
+
+
+def test_growth_is_a_power():
+    rows = [{"what": "a", "n": 1, "seconds": 1.0, "why": "1"}, {"what": "a", "n": 4, "seconds": 16.0, "why": "1"}]
+    rows.append({"what": "b", "n": 9, "seconds": 1.0, "why": "less"})
+    assert compare.growth(rows) == [None, pytest.approx(2.0), None]
+    shown = compare.scale_report(rows).splitlines()
+    assert shown[2].split() == ["a", "4", "16.000", "2.00", "1"] and shown[3].split() == ["b", "9", "1.000", "less"]
+
+
+def test_everything_that_can_grow_is_measured(monkeypatch, cli, tmp_path):  # noqa: F811
+    for name, values in (("MEGAPIXELS", (0.02, 0.04)), ("PROPOSED", (1, 3)), ("ANNOTATED", (1, 2))):
+        monkeypatch.setattr(compare, name, values)
+    monkeypatch.setattr(compare, "SIZE", (96, 80))
+    code, out, _ = cli("bench", "scale", tmp_path)
+    assert code == 0 and len(out) == 9
+    rows = json.loads((tmp_path / "scale.json").read_text())
+    assert [(r["n"]) for r in rows] == [0.02, 0.04, 1, 3, 1, 3, 1, 2] and all(r["seconds"] > 0 for r in rows)
+    assert (tmp_path / "scale.png").stat().st_size > 5000
+
+
+def test_results_of_annotated_pictures_are_neither_all_right_nor_all_wrong():
+    truth, results = compare.annotated(20)
+    assert len(truth["images"]) == 20 and len(truth["annotations"]) == len(results) == 100
+    assert 0.05 < evaluate_detections(truth, results, "bbox").ap < 0.95

@@ -37,6 +37,7 @@ SMALL = {  # what is added so that the command ends in seconds; None: it needs a
     "evaluate": ["--limit", "1", "--top-k", "10"],
     "evaluate detections": ["--proposer", "MODEL", "--limit", "1", "--top-k", "5"],
     "bench": None,
+    "bench scale": None,
     "import": [],
     "export": None,
 }

@@ -1,4 +1,4 @@
-"""`fairseg-lite evaluate`, `evaluate detections` and `bench`: numbers about quality and about time."""
+"""`fairseg-lite evaluate` and `evaluate detections`: numbers about quality."""
 
 import argparse
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fairseg_lite.cli.detect import Detector, add_detection
 from fairseg_lite.cli.inputs import folders_of, open_dataset, plain, proposer, write_json, write_picture
-from fairseg_lite.cli.options import add, add_set, arguments, changed, command, device_of, dtype_of, positive
+from fairseg_lite.cli.options import add, add_set, arguments, command, device_of, dtype_of, positive
 from fairseg_lite.errors import InputError
 
 EVALUATE = """examples:
@@ -24,15 +24,10 @@ RESULTS is a COCO result file, of `detect` or another program, or a MultiPathNet
 precision, mean over categories and IoU .50:.95; AP50 and AP75: at one IoU (COCO's definition). Masks and boxes are judged each
 by itself, where the results have them. Then what kinds of mistakes there are, and how much AP mending each would bring.
 """
-BENCH = """examples:
-  fairseg-lite bench                       ResNet-50, 640x480, 7 scales, 500 proposals: minutes
-  fairseg-lite bench --quick               the small network on a small picture: seconds
-  fairseg-lite bench --model multipathnet_resnet50   1,000 proposals of a picture, named
-"""
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Register `evaluate`, `evaluate detections` and `bench`."""
+    """Register `evaluate` and `evaluate detections`."""
     p = command(commands, "evaluate", "patch IoU and average recall of a network", EVALUATE, _evaluate)
     p.add_argument("model", metavar="MODEL", help="shapes (comes with the library) or a checkpoint")
     _add_judged(p)
@@ -61,15 +56,6 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--confusion", metavar="FILE", help="draw what objects were taken for")
     p.add_argument("--curve", metavar="FILE", help="draw AP against the IoU from which on a detection is right")
     add_detection(p)
-    add(p, "--device")
-
-    p = command(commands, "bench", "time and memory of each stage", BENCH, _bench)
-    p.add_argument("--model", metavar="NAME", help="with random weights (default: deepmask_resnet50)")
-    p.add_argument("--against", metavar="NAME", help="a second network, in turns with the first")
-    p.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"], help="default: both")
-    add_set(p, "width=PX, height=PX, scales=N, top_k=N, repeat=N (the fastest run counts), batch=N")
-    p.add_argument("--quick", action="store_true", help="small picture and network, one run: to see that it works")
-    p.add_argument("--json", metavar="FILE", help="write all numbers as JSON")
     add(p, "--device")
 
 
@@ -252,15 +238,3 @@ def _rows(a: argparse.Namespace, data, truth: dict, total: int, device) -> tuple
     if a.save and rank_and_world()[0] == 0:
         write_json(a.save, found[0])
     return found
-
-
-def _bench(a: argparse.Namespace) -> None:
-    device = device_of(a)
-    folders_of(a.json)
-    from fairseg_lite import bench
-
-    chosen = {k: v for k in ("model", "against") if (v := getattr(a, k))}
-    result = bench.run(changed(bench.settings(quick=a.quick, **chosen), a.set), dtypes=a.dtype, device=device)
-    print(bench.report(result))
-    if a.json:
-        write_json(a.json, result, indent=1)

@@ -37,7 +37,7 @@ def test_the_commands_are_those_of_the_plan():
     assert {" ".join(words) for words in JOBS} == {
         "demo", "propose", "detect", "train deepmask", "train sharpmask", "train multipathnet", "ablate", "evaluate",
         "evaluate detections", "bench", "data shapes", "data check", "data split", "data convert", "data coco", "import",
-        "export",
+        "export", "bench scale",
     }  # fmt: skip
 
 
