@@ -8,14 +8,14 @@ import torch
 from fairseg_lite.course import checks, lesson
 from fairseg_lite.errors import InputError
 
-FILES = {f"{n:02d}": importlib.import_module(f"fairseg_lite.course.exercises.lesson{n:02d}") for n in range(12)}
+FILES = {f"{n:02d}": importlib.import_module(f"fairseg_lite.course.exercises.lesson{n:02d}") for n in range(13)}
 KEYS = [f"{number}.{name}" for number, file in FILES.items() for name in file.HINTS]
 MISTAKES = [(key, i) for key in KEYS for i in range(len(checks.find(key)[0].WRONG[checks.find(key)[1]]))]
 
 
 def test_every_lesson_but_the_first_has_a_heart():
     assert [number for number, file in FILES.items() if not file.HEARTS] == ["00"]
-    assert sum(len(file.HEARTS) for file in FILES.values()) == 12
+    assert sum(len(file.HEARTS) for file in FILES.values()) == 13
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -98,7 +98,7 @@ def test_a_heart_goes_on_with_the_learners_own_only_if_it_is_right(capsys):
     assert "softplus" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("key", ["12.x", "3.mask_loss", "03.nothing", "mask_loss", "03.5"])
+@pytest.mark.parametrize("key", ["99.x", "3.mask_loss", "03.nothing", "mask_loss", "03.5"])
 def test_what_is_no_exercise_is_refused(key):
     with pytest.raises(InputError, match="03.mask_loss|lesson 03 has no|of no lesson"):
         checks.find(key)
