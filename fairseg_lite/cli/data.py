@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fairseg_lite.cli.inputs import output_folder
 from fairseg_lite.cli.options import add, command, positive
-from fairseg_lite.errors import InputError
+from fairseg_lite.errors import InputError, check_choice
 
 SHAPES = """example:
   fairseg-lite data shapes shapes_train -n 200       200 scenes: shapes_train/images/*.png and instances.json
@@ -78,8 +78,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
     p = command(commands, "import", "make a checkpoint of an official Torch7 file", IMPORT, _import)
     p.add_argument("file", metavar="FILE", nargs="?", help="a .t7 file")
-    p.add_argument("--download", choices=OFFICIAL, metavar="NAME", help=f"fetch FAIR's file: {', '.join(OFFICIAL)}")
-    p.add_argument("--address", metavar="ADDRESS", help="another address with the same file, for --download")
+    p.add_argument("--download", metavar="NAME", help=f"fetch FAIR's file: {', '.join(OFFICIAL)}; or an address with one like it")
     p.add_argument("-o", "--out", metavar="OUT", required=True, help="checkpoint to write, NAME.safetensors")
 
 
@@ -161,8 +160,6 @@ def _coco(a: argparse.Namespace) -> None:
 def _import(a: argparse.Namespace) -> None:
     if (a.file is None) == (a.download is None):
         raise InputError("import wants a FILE or --download NAME, and not both")
-    if a.address and not a.download:
-        raise InputError("--address goes with --download")
     out = Path(a.out)
     if out.suffix != ".safetensors":
         raise InputError(f"--out is {a.out!r}; a checkpoint's name ends in .safetensors")
@@ -171,14 +168,16 @@ def _import(a: argparse.Namespace) -> None:
     from fairseg_lite.official.networks import import_official
     from fairseg_lite.official.reader import Torch7Error
 
-    source = Path(a.file) if a.file else _fetched(a.download, a.address, out)
+    source = Path(a.file) if a.file else _fetched(a.download, out)
     print(f"reading {source} ({source.stat().st_size / 1e6:.1f} MB)")
     try:
         model = import_official(source)
     except InputError as error:
         if a.download and isinstance(error, Torch7Error):
             source.unlink()
-            raise InputError(f"it was no Torch7 file that came, and it is deleted: {error}; try again, or --address") from error
+            raise InputError(
+                f"it was no Torch7 file that came, and it is deleted: {error}; try again, or another address"
+            ) from error
         raise InputError(f"{str(source)!r}: {error}") from error
     model.record = replace(model.record, about={"source": source.name, **model.record.about})
     save_model(out, model)
@@ -191,12 +190,14 @@ def _import(a: argparse.Namespace) -> None:
     print(f"{out} written" + (f"; fairseg-lite propose PICTURE -o OUT --model {out}" if hasattr(model, "patch_size") else ""))
 
 
-def _fetched(name: str, address: str | None, out: Path) -> Path:
-    """The official file, beside the checkpoint that it becomes."""
+def _fetched(name: str, out: Path) -> Path:
+    """The official file, or one of another address, beside the checkpoint that it becomes."""
     from fairseg_lite.formats.download import download
 
-    path = out.with_name(f"{name}.t7")
+    if "://" not in name:
+        check_choice("--download", name, OFFICIAL)
+    path = out.with_suffix(".t7") if "://" in name else out.with_name(f"{name}.t7")
     if path.is_file():
         print(f"{path} is there already; delete it to fetch it again")
         return path
-    return download(address or OFFICIAL[name], path)
+    return download(OFFICIAL.get(name, name), path)

@@ -63,7 +63,11 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None, *, max_sid
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         raise _why(path, error) from error
     if size is not None and found != tuple(size):
-        raise _wrong_size(path, found, size)
+        why = "are these height and width, or was it turned" if found == tuple(size)[::-1] else "was it resized"
+        raise WrongSize(
+            f"picture {str(path)!r} is {found[1]} x {found[0]} px where the annotations say {size[1]} x {size[0]}; "
+            f"{why} after it was annotated?"
+        )
     if pixels.shape[:2] != (wanted := reduced(*found, max_side)):
         pixels = np.asarray(Image.fromarray(pixels).resize(wanted[::-1], Image.Resampling.BOX))
     return pixels
@@ -112,9 +116,12 @@ def probe_image(path: str | Path, size: tuple[int, int] | None = None) -> tuple[
     """
     try:
         with _opened(path) as image:
-            stored, upright = (image.height, image.width), _upright_size(image)
-            mark = ENDS.get(image.format or "")
-        whole = mark is None or mark in _tail(path)
+            stored = image.height, image.width
+            upright = stored[::-1] if _orientation(image) >= 5 else stored
+            mark = ENDS.get(image.format or "", b"")
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 1024))
+            whole = mark in file.read()
     except Exception as error:
         raise _why(path, error) from error
     if not whole or size not in (None, stored, upright):  # cut, something follows the picture, or EXIF comes late
@@ -142,14 +149,6 @@ def _why(path: str | Path, error: Exception) -> InputError:
     return InputError(f"picture {str(path)!r} cannot be decoded: {text}")
 
 
-def _wrong_size(path: str | Path, found: tuple[int, int], size: tuple[int, int]) -> WrongSize:
-    why = "are these height and width, or was it turned" if found == tuple(size)[::-1] else "was it resized"
-    return WrongSize(
-        f"picture {str(path)!r} is {found[1]} x {found[0]} px where the annotations say {size[1]} x {size[0]}; "
-        f"{why} after it was annotated?"
-    )
-
-
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation as far as it is read; of a TIFF none is left, as Pillow turns it upright itself."""
     if image.format == "TIFF":
@@ -159,16 +158,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # damaged EXIF beside a good picture
         return 1
     return value if value in range(1, 9) else 1
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    return (image.width, image.height) if _orientation(image) >= 5 else (image.height, image.width)
-
-
-def _tail(path: str | Path) -> bytes:
-    with open(path, "rb") as f:
-        f.seek(max(0, f.seek(0, 2) - 1024))
-        return f.read()
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

@@ -207,11 +207,14 @@ def fitted(segmentation: list | dict, size: tuple[int, int], wanted: tuple[int, 
     return rle_encode(np.asarray(mask) >= 128)
 
 
-def _given(entry: dict) -> list[float]:
-    """x, y, width, height and area as the entry has them; NaN where it has none."""
-    bbox = entry.get("bbox")
-    values = bbox if isinstance(bbox, list) and len(bbox) == 4 else [None] * 4
-    return [np.nan if (v := number(n)) is None else v for n in (*values, entry.get("area"))]
+def _given(entries: Sequence[dict]) -> np.ndarray:
+    """(N, 5) x, y, width, height and area as entries have them; NaN where they have none."""
+    try:
+        return np.array([(*e["bbox"], e["area"]) for e in entries], np.float64).reshape(len(entries), 5)
+    except (KeyError, TypeError, ValueError, OverflowError):  # one of them has it otherwise
+        boxes = [b if isinstance(b := e.get("bbox"), list) and len(b) == 4 else [None] * 4 for e in entries]
+        rows = [(*b, e.get("area")) for b, e in zip(boxes, entries, strict=True)]
+        return np.array([[np.nan if (v := number(n)) is None else v for n in row] for row in rows])
 
 
 def _fit(given: np.ndarray, box: np.ndarray, area: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -226,7 +229,7 @@ def _measured(good: list | dict, h: int, w: int, entry: dict) -> tuple[np.ndarra
     rle = good if isinstance(good, dict) else polygons_to_rle(good, h, w)
     x, y, wide, high = coco_mask.toBbox(rle)
     box, area = np.array([x, y, x + wide, y + high], np.float32), float(coco_mask.area(rle))
-    return box, area, not _fit(np.array([_given(entry)]), box[None], np.array([area]))[1][0]
+    return box, area, not _fit(_given([entry]), box[None], np.array([area]))[1][0]
 
 
 def _by_corners(shapes: Sequence[list], entries: Sequence[tuple[dict, int, int]]) -> tuple[np.ndarray, list[float], list[bool]]:
@@ -245,7 +248,7 @@ def _by_corners(shapes: Sequence[list], entries: Sequence[tuple[dict, int, int]]
     part = counts.cumsum() - counts  # of each object its first part, and its first point
     point = first[part]
     size = np.array([[w, h, w, h] for _, h, w in entries], np.float64)
-    given = np.array([_given(e) for e, _, _ in entries])
+    given = _given([e for e, _, _ in entries])
     x, y = points.T
     with np.errstate(all="ignore"):
         area = np.add.reduceat(np.abs(np.add.reduceat(x * y[after] - x[after] * y, first)) / 2, part)

@@ -49,7 +49,7 @@ def test_bad_input(refused, file, tmp_path):
     out = tmp_path / "x.safetensors"
     assert "wants a FILE or --download NAME, and not both" in refused("import", "-o", out)
     assert "wants a FILE or --download" in refused("import", file, "--download", "deepmask", "-o", out)
-    assert "--address goes with --download" in refused("import", file, "--address", "http://x", "-o", out)
+    assert "--download is 'fast'; choose one of 'deepmask', " in refused("import", "--download", "fast", "-o", out)
     assert "ends in .safetensors" in refused("import", file, "-o", tmp_path / "x.pt")
     assert "No such file" in refused("import", tmp_path / "none.t7", "-o", out)
     file.write_bytes(file.read_bytes()[:5000])
@@ -86,6 +86,8 @@ def test_download(cli, official, tmp_path):
     assert load_model(out).patch_size == 32
     code, said, _ = cli("import", "--download", "deepmask", "-o", out)
     assert code == 0 and "is there already" in said[0] and len(official.requests) == 2
+    code, said, _ = cli("import", "--download", OFFICIAL["deepmask"], "-o", tmp_path / "mine.safetensors")
+    assert code == 0 and (tmp_path / "mine.t7").read_bytes() == official.files["/file"]
 
 
 @pytest.mark.parametrize("fault, message", [
