@@ -33,14 +33,14 @@ OBJECTS = 5  # in each annotated picture
 
 def photograph(width: int, height: int) -> np.ndarray:
     """One of the library's photographs, in another size: (height, width, 3) uint8."""
-    return np.asarray(Image.fromarray(photographs()[11].image).resize((width, height), Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(photographs()[11].image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def programs(types: list[str], device: torch.device, *, quick: bool) -> dict[tuple[str, str], Callable[[], object]]:
     """What is run on one picture, by its name and type."""
     image = photograph(*((96, 80) if quick else SIZE))
     found: dict[tuple[str, str], Callable[[], object]] = {}
-    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1).div(255).to(device)
+    tensor = torch.from_numpy(image).permute(2, 0, 1).div(255).to(device)
     options = {"weights": None, "weights_backbone": None, **({"min_size": 64} if quick else {})}
     for name, build in ((MASK, detection.maskrcnn_resnet50_fpn), (FASTER, detection.fasterrcnn_resnet50_fpn)):
         with seeded(0):

@@ -10,6 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 from fairseg_lite.models.network import Network
+from fairseg_lite.models.roi_pooling import Region
 
 N = TypeVar("N", bound=Network)
 
@@ -46,6 +47,9 @@ def prepare(model: N, *, dtype: torch.dtype | None = None) -> N:
                 numbers: list[Any] = [norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias]
                 conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *numbers)
                 setattr(module, name, nn.Identity())
+    for module in fast.modules():
+        if isinstance(module, Region):
+            module.join()
     exact = {name: copy.deepcopy(getattr(fast, name)) for name in fast.exact}
     fast = fast.requires_grad_(False).to(dtype=dtype).to(memory_format=torch.channels_last)
     for name, part in exact.items():

@@ -24,7 +24,7 @@ from torchvision.ops import roi_align
 from torchvision.ops import roi_pool as roi_pool_v1
 
 from fairseg_lite.errors import InputError, check_choice
-from fairseg_lite.models.trunks import residual_layer
+from fairseg_lite.models.trunks import Bottleneck, residual_layer
 
 METHODS = ("v1", "v2", "align")
 SAMPLES = 2  # of "align", in each direction of a bin
@@ -220,12 +220,25 @@ class Region(nn.Module):
 
     def __init__(self, factor: float, levels: Sequence[int], mix: nn.Module | None, tower: nn.Module):
         super().__init__()
-        self.factor, self.levels, self.mix = factor, tuple(levels), mix
+        self.factor, self.levels = factor, tuple(levels)
+        self.mix: Any = mix
         self.tower: Any = tower
 
     def forward(self, pooled: Sequence[Tensor]) -> Tensor:
         """(N, C_i, P, P) of each of its levels -> (N, width)."""
         return self.tower(self.mix(pooled) if self.mix is not None else pooled[0])
+
+    @torch.no_grad()
+    def join(self) -> None:
+        """One 1x1 convolution of two with nothing between, where the tower begins with one (ResNet-50's, its norms folded)."""
+        block, mix = getattr(self.tower, "layer4", [None])[0], getattr(self.mix, "conv", None)
+        if not isinstance(mix, nn.Conv2d) or not isinstance(block, Bottleneck) or block.downsample is None:
+            return
+        bias: Any = mix.bias
+        for conv in (block.conv1, block.downsample[0]):
+            conv.bias = nn.Parameter(conv.weight.flatten(1) @ bias + (0 if conv.bias is None else conv.bias))
+            conv.weight = nn.Parameter((conv.weight.flatten(1) @ mix.weight.flatten(1))[:, :, None, None])
+        self.mix.conv = nn.Identity()
 
 
 def levels_seen(factor: float, skip: bool, sees: str) -> tuple[int, ...]:

@@ -12,6 +12,8 @@ from fairseg_lite.inference import detect as module
 from fairseg_lite.inference.detect import detect
 from fairseg_lite.inference.prepare import prepare
 from fairseg_lite.models.checkpoints import MODELS, load_model
+from fairseg_lite.models.network import Network
+from fairseg_lite.models.roi_pooling import LinearTower, Mix, Region, ResidualTower
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
 ROIS = torch.tensor([[0, 3.0, 5, 60, 70], [0, -9, 2, 30, 31], [0, 20, 20, 120, 90], [0, 100, 1, 110, 9]])
@@ -80,3 +82,21 @@ def test_near_identical_proposals_are_looked_at_once(monkeypatch):
     for prune in (None, 0.9, 0.7):
         detect(model, photo, Boxes(boxes, torch.tensor([0.9, 0.8, 0.7, 0.6])), masks=None, prune=prune)
     assert asked == [4, 3, 2]
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_two_convolutions_of_one_cell_become_one(strided):
+    torch.manual_seed(0)
+    tower = ResidualTower(32, 6, inner=16, width=64, depth=2, block="bottleneck", stride_in_1x1=strided)
+    network = Network()
+    network.region = Region(1.0, (0, 1, 2), Mix([8, 16, 32], 32, normalise=False), tower)
+    nn.init.normal_(network.region.mix.conv.weight)
+    nn.init.normal_(network.region.mix.conv.bias)
+    pooled = [torch.randn(3, c, 6, 6) for c in (8, 16, 32)]
+    with torch.inference_mode():
+        wanted, fast = network.eval().region(pooled), prepare(network).region
+        torch.testing.assert_close(fast(pooled), wanted, atol=1e-4, rtol=1e-4)
+        assert fast.mix(pooled).shape[1] == 8 + 16 + 32, "nothing is mixed before the tower"
+        linear = Region(1.0, (2,), Mix([32], 32), LinearTower(32, 6, width=9)).eval()
+        linear.join()
+        assert linear.mix(pooled[2:]).shape[1] == 32 and linear(pooled[2:]).shape == (3, 9), "others stay as they are"
