@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -166,6 +167,16 @@ def test_built_cells_are_the_librarys_code(path):
     for cell in code_cells(load(path)):
         for name in tags(cell, "lib"):
             assert stripped(source(cell)) == stripped(library_source(name)), f"{path.name}: {name} differs from the library"
+
+
+@each()
+def test_what_a_lesson_imports_of_the_library_is_there(path):
+    """Also where nobody runs the lesson, such as in a commit that moves a file."""
+    cells = [re.sub(r"^(\s*)%.*", r"\1pass", source(c), flags=re.M) for c in code_cells(load(path))]
+    imports = [n for c in cells for n in ast.walk(ast.parse(c)) if isinstance(n, ast.ImportFrom) and "fairseg" in n.module]
+    assert imports
+    for module, name in ((n.module, a.name) for n in imports for a in n.names):
+        assert hasattr(importlib.import_module(module), name) or importlib.util.find_spec(f"{module}.{name}"), (module, name)
 
 
 def test_the_comparison_sees_a_changed_sign_and_ignores_words():
