@@ -104,7 +104,7 @@ def _check(a: argparse.Namespace) -> int:
     report = check(a.folder, crowds_are_objects=a.crowds_are_objects)
     print(report)
     if out:
-        from fairseg_lite.formats.rewritten import clean, read_whole, write_new
+        from fairseg_lite.formats import clean, read_whole, write_new
 
         content = read_whole(a.folder, crowds_are_objects=a.crowds_are_objects)
         new = clean(content, out, without={f.file for f in report.faults if f.annotation is None})
@@ -115,7 +115,7 @@ def _check(a: argparse.Namespace) -> int:
 
 
 def _split(a: argparse.Namespace) -> None:
-    from fairseg_lite.formats.rewritten import read_whole, split
+    from fairseg_lite.formats import read_whole, split
 
     content = read_whole(a.folder)
     if content.faults:
@@ -130,8 +130,7 @@ def _split(a: argparse.Namespace) -> None:
 def _convert(a: argparse.Namespace) -> None:
     from collections import Counter
 
-    from fairseg_lite.formats import convert
-    from fairseg_lite.formats.rewritten import write_new
+    from fairseg_lite.formats import convert, write_new
 
     out, left_out = Path(a.out), Counter()
     out = out if out.suffix == ".json" else out / "instances.json"
