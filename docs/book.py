@@ -10,11 +10,13 @@ predict is folded; every page can be searched and printed.
 import argparse
 import functools
 import html
+import inspect
 import json
 import posixpath
 import re
 import shutil
 import sys
+import textwrap
 import time
 import tomllib
 from pathlib import Path
@@ -33,7 +35,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Repository"] + "/blob/main/"
 LESSONS = sorted((ROOT / "lessons").glob("[0-9]*.ipynb"))
-SOURCES = [*LESSONS, *sorted(HERE.glob("*.md"))]
+SOLUTIONS = [ROOT / f"fairseg_lite/course/exercises/lesson{path.stem[:2]}.py" for path in LESSONS]
+SOURCES = [*LESSONS, *sorted(HERE.glob("*.md")), *SOLUTIONS]
 NAMES = {path.relative_to(ROOT).as_posix(): f"{path.stem}.html" for path in SOURCES}  # by the place in the repository
 PEN = {Outline.MOVETO: "M", Outline.LINETO: "L", Outline.CURVE3: "Q", Outline.CURVE4: "C", Outline.CLOSEPOLY: "Z"}
 PAGE = """<!DOCTYPE html>
@@ -43,6 +46,9 @@ PAGE = """<!DOCTYPE html>
 <main>{body}</main>{around}
 <script src="words.js"></script><script src="book.js"></script></body></html>
 """
+
+
+SILENT = ["a", "code", "pre", "svg", "h3", "th", "style"]  # no word is explained in these
 
 
 def drawn(formula: str, *, size: float = 16) -> str:
@@ -89,12 +95,28 @@ def exporter() -> HTMLExporter:
     return made
 
 
+def solutions(path: Path) -> list[nbformat.NotebookNode]:
+    """The cells of a page of solutions: hearts, which are the library's own code, and exercises."""
+    from fairseg_lite.course import checks
+
+    number = path.stem[-2:]
+    exercises, _ = checks.find(f"{number}.1")
+    cells = [
+        nbformat.v4.new_markdown_cell(f"# Solutions of lesson {number}\n\nTry first: `lesson.hint` gives three hints for each.")
+    ]
+    for name in exercises.HINTS:
+        cells.append(nbformat.v4.new_markdown_cell(f"## {name}"))
+        cells.append(nbformat.v4.new_code_cell(textwrap.dedent(inspect.getsource(checks.solved(exercises, name)))))
+    return cells
+
+
 def fragment(path: Path) -> BeautifulSoup:
-    """What stands in a lesson or a page, as HTML whose links lead to the book, or to the repository."""
+    """What stands in a lesson, a page or a file of solutions, as HTML whose links lead to the book, or to the repository."""
     if path.suffix == ".ipynb":
         notebook = nbformat.read(path, as_version=4)
     else:
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text("utf-8"))])
+        cells = solutions(path) if path.suffix == ".py" else [nbformat.v4.new_markdown_cell(path.read_text("utf-8"))]
+        notebook = nbformat.v4.new_notebook(cells=cells)
     page = BeautifulSoup(exporter().from_notebook_node(notebook)[0], "html.parser")
     for part in [*page("a", class_="anchor-link"), *page("style")]:  # the style of code is in book.css
         part.decompose()
@@ -132,6 +154,38 @@ def fold_predictions(page: BeautifulSoup) -> None:
             output.wrap(page.new_tag("details", attrs={"class": "result"}))
             output.insert_before(summary := page.new_tag("summary"))
             summary.string = "The result: predict first, then open"
+
+
+def glossary() -> dict[str, str]:
+    """Meanings by word, from the tables of docs/glossary.md, where every row has four cells."""
+    rows = re.findall(r"^\| ([^|]+) \|[^|]*\| ([^|]+) \| \d\d \|$", (HERE / "glossary.md").read_text("utf-8"), re.M)
+    return {word.strip("`"): meaning.replace("`", "").replace("*", "") for word, meaning in rows}
+
+
+def explain(page: BeautifulSoup, meanings: dict[str, str]) -> None:
+    """A word of the glossary, where it first comes up in a section, leads there and says what it means."""
+    by_lower = {word.lower(): word for word in meanings}
+    words = "|".join(re.escape(word) for word in sorted(meanings, key=len, reverse=True))
+    pattern = re.compile(rf"\b(?:{words})(?=s?\b)", re.I)
+    for _, parts in sections(page):
+        told: set[str] = set()
+
+        def link(match: re.Match, told: set[str] = told) -> str:
+            word = by_lower[match[0].lower()]
+            if word in told or (word.isupper() and not match[0].isupper()):
+                return match[0]
+            told.add(word)
+            tip = html.escape(f"{word}: {meanings[word]}")
+            return f'<a class="term" href="glossary.html#{slug(word)}" data-tip="{tip}">{match[0]}</a>'
+
+        for text in [t for part in parts for t in part.find_all(string=True) if not t.find_parent(SILENT)]:
+            new = pattern.sub(link, html.escape(text, quote=False))
+            if "<a " in new:
+                text.replace_with(BeautifulSoup(new, "html.parser"))
+
+
+def slug(word: str) -> str:
+    return word.lower().replace(" ", "-")
 
 
 def sections(page: BeautifulSoup) -> list[tuple[Tag, list[Tag]]]:
@@ -185,11 +239,17 @@ def write_book(out: Path) -> Path:
     shutil.copytree(ROOT / "lessons/figures", out / "figures", dirs_exist_ok=True)
     write_looks(out)
     index = [entry for name, page in pages.items() for entry in words(page, name)]
+    meanings = glossary()
+    for cell in pages["glossary.html"]("td"):
+        if cell.get_text() in meanings and not cell.find_previous_sibling("td"):
+            cell["id"] = slug(cell.get_text())
     (out / "words.js").write_text(f"const WORDS = {json.dumps(index, ensure_ascii=False)};\n", "utf-8")
     names = ["index.html", *pages, "index.html"]
     titles = {"index.html": "Contents", **{name: page.h1.get_text() for name, page in pages.items()}}
     for before, (name, page), after in zip(names, pages.items(), names[2:], strict=False):
         fold_predictions(page)
+        if name != "glossary.html":
+            explain(page, meanings)
         inside = [(f"#{heading['id']}", heading.get_text()) for heading, _ in sections(page)[1:]]
         around = f'<nav id="sections">{listed(inside, "ol")}</nav><footer><a rel="prev" href="{before}">{titles[before]}</a>'
         around += f'<a rel="next" href="{after}">{titles[after]}</a></footer>'

@@ -16,7 +16,7 @@ from tests.official.small import Official, small_deepmask
 from tests.official.writer import dump
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("README.md", "ARCHITECTURE.md", "docs/results.md", "docs/your-own-data.md")
+NAMES = ("README.md", "ARCHITECTURE.md", *(f"docs/{name}.md" for name in ("results", "your-own-data", "glossary", "teachers")))
 PAGES = {name: (ROOT / name).read_text("utf-8") for name in NAMES}
 README, ALL = PAGES["README.md"], "\n".join(PAGES.values())
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", ALL, re.S | re.M)

@@ -46,6 +46,7 @@ def open_in_browser(address: str, *options: str) -> str:
 
 def test_every_lesson_and_page_is_there_and_turns_to_the_next(pages):
     there = {f"{path.stem}.html" for path in [*PATHS, *ROOT.glob("docs/*.md")]}
+    there |= {f"lesson{path.stem[:2]}.html" for path in PATHS}
     assert set(pages) == there | {"index.html"}
     listed = [a["href"] for a in pages["index.html"].main("a")]
     turned, at = [], listed[0]
@@ -93,6 +94,26 @@ def test_what_follows_a_prediction_is_folded(pages):
         folded = pages[f"{path.stem}.html"]("details", class_="result")
         assert len(folded) == len(lesson.PREDICTIONS), path.stem
         assert all(detail.summary and detail.find(class_="output") for detail in folded)
+
+
+def test_words_of_the_glossary_are_explained_where_they_come_up(pages, maker):
+    meanings = maker.glossary()
+    linked = [term for page in pages.values() for term in page("a", class_="term")]
+    assert {term["data-tip"].partition(": ")[0] for term in linked} > {"trunk", "tower", "taps", "AR", "NMS"}
+    for term in linked:
+        word, _, meaning = term["data-tip"].partition(": ")
+        assert meanings[word] == meaning and word.lower() in term.get_text().lower()
+    for lesson in (pages[f"{path.stem}.html"] for path in PATHS):
+        assert len(lesson("a", class_="term")) > 20
+        assert not lesson.select("pre a.term, code a.term, a a.term")
+
+
+def test_solutions_stand_in_the_book(pages):
+    for path in PATHS:
+        lesson, page = checks.find(f"{path.stem[:2]}.1")[0], pages[f"lesson{path.stem[:2]}.html"]
+        assert [h.get_text() for h in page.main("h2")] == list(lesson.HINTS)
+        assert all(f"def {checks.solved(lesson, name).__name__}(" in page.main.get_text() for name in lesson.HINTS)
+        assert pages[f"{path.stem}.html"].main.find("a", string="solutions")["href"] == f"lesson{path.stem[:2]}.html"
 
 
 def test_search_knows_every_section(pages, book):
