@@ -262,3 +262,12 @@ def test_the_test_job_goes_on_after_a_failure_and_names_it(course, capsys, words
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED: ")]
     assert [line.split()[1] for line in failed] == ["ruff", "pytest"]
     assert "--nbval-lax" in failed[1]
+
+
+def test_the_workflow_tries_the_oldest_and_the_newest_packages():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))["jobs"]
+    tried = {row["resolution"]: row["python"] for row in jobs["versions"]["strategy"]["matrix"]["include"]}
+    assert set(tried) == {"lowest-direct", "highest"}
+    assert tried["lowest-direct"] == PROJECT["requires-python"].removeprefix(">=")
+    named = re.findall(r"[\w/.]+\.(?:py|txt)\b", " ".join(step.get("run", "") for step in jobs["reading"]["steps"]))
+    assert len(named) >= 4 and all((ROOT / name).is_file() for name in named)

@@ -49,19 +49,20 @@ class Here:
         return smoke if self.smoke else lesson
 
 
-def setup(seed: int = 0) -> Here:
+def setup(scale: str = "lesson", seed: int = 0) -> Here:
     """Seed the generators, set the style of figures, and say what machine this is.
 
     Args:
+        scale: "lesson", or "smoke" to see only that a lesson runs; FAIRSEG_SCALE in the environment goes first.
         seed: for numpy's and torch's global generators, which a lesson's own cells may use.
     Returns:
         Here, with scale and device.
     Raises:
-        InputError: the environment variable FAIRSEG_SCALE says neither "smoke" nor "lesson".
+        InputError: the scale is neither "smoke" nor "lesson".
     """
     from fairseg_lite import plots
 
-    check_choice("FAIRSEG_SCALE", scale := os.environ.get("FAIRSEG_SCALE", "lesson"), SCALES)
+    check_choice("the scale", scale := os.environ.get("FAIRSEG_SCALE", scale), SCALES)
     np.random.seed(seed)  # noqa: NPY002  (cells of a lesson may use the global generator)
     torch.manual_seed(seed)
     plots.style()
@@ -69,6 +70,8 @@ def setup(seed: int = 0) -> Here:
     where = {"cpu": f"{torch.get_num_threads()} threads on the CPU", "mps": "an Apple GPU"}.get(device.type)
     where = where or torch.cuda.get_device_name()
     print(f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}, {where}, scale: {scale}")
+    if scale == "smoke":
+        print("Training is cut short: numbers will not be those of the text.")
     return Here(scale, device)
 
 

@@ -46,10 +46,6 @@ def each(paths=PATHS):
     return pytest.mark.parametrize("path", paths, ids=[p.stem for p in paths])
 
 
-def test_the_set_up_cell_is_the_same_everywhere():
-    assert len({source(code_cells(load(p))[0]) for p in PATHS}) == 1
-
-
 @each()
 def test_sizes(path):
     notebook = load(path)

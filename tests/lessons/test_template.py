@@ -3,17 +3,44 @@
 python -m tests.lessons.test_template     writes links and badges anew: after a lesson was added, or the repository moved
 """
 
+import contextlib
+import importlib.util
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
-from tests.lessons.test_lessons import PATHS, PROJECT, ROOT, each, load, source
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+from fairseg_lite import __version__
+from fairseg_lite.course import lesson
+from fairseg_lite.errors import InputError
+from tests.lessons.test_lessons import PATHS, PROJECT, ROOT, code_cells, each, load, source
 
 ADDRESS = PROJECT["urls"]["Repository"]  # nowhere else is it decided
 COLAB = f"https://colab.research.google.com/github/{ADDRESS.removeprefix('https://github.com/')}/blob/main/lessons"
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
 TABLE = "| You will build | Minutes to read | Minutes to run | Needs | Paper |\n|---|---|---|---|---|\n"
 GOALS = "**Afterwards you can**"
+SETUP = f"""import importlib.util
+
+# "smoke" only shows that the lesson runs, in about a minute
+SCALE = "lesson"  # @param ["lesson", "smoke"]
+if importlib.util.find_spec("fairseg_lite") is None:  # Colab, Kaggle: the course is not there yet
+    %pip install -q "fairseg-lite @ git+{ADDRESS}@v{__version__}"
+    importlib.invalidate_caches()
+    if importlib.util.find_spec("fairseg_lite") is None:
+        raise SystemExit("The course could not be installed, for the reason above. Is there a network? Then run this cell again.")
+
+import numpy as np
+import torch
+
+from fairseg_lite import plots
+from fairseg_lite.course import lesson
+
+here = lesson.setup(SCALE)"""
+PLACE = re.compile(r"github\.com/(?!facebookresearch/)([\w-]+/[\w-]+)|/github/([\w-]+/[\w-]+)/blob")
 WORDS, LINES = 180, 12  # that one reads in a minute, of prose and of code
 
 
@@ -55,6 +82,35 @@ def test_the_head_has_links_badge_table_and_goals(path):
 
 
 @each()
+def test_the_set_up_cell_is_the_same_everywhere(path):
+    assert source(code_cells(load(path))[0]) == SETUP, "python -m tests.lessons.test_template writes it"
+
+
+@pytest.mark.parametrize("works", [True, False], ids=["installed", "no network"])
+def test_set_up_where_the_course_is_not_there_yet(monkeypatch, capsys, works):
+    """On Colab: this version is asked for; where that fails, one sentence says so, and nothing else is run."""
+    found, asked = importlib.util.find_spec, []
+    there = iter([None, found("fairseg_lite") if works else None])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: next(there) if name == "fairseg_lite" else found(name))
+    notebook = SimpleNamespace(run_line_magic=lambda magic, line: asked.append((magic, line)))
+    cell, scope = TransformerManager().transform_cell(SETUP), {"get_ipython": lambda: notebook}
+    with contextlib.nullcontext() if works else pytest.raises(SystemExit, match=r"^The course could not be installed, .*\.$"):
+        exec(cell, scope)
+    assert asked == [("pip", f'install -q "fairseg-lite @ git+{ADDRESS}@v{__version__}"')]
+    assert ("here" in scope) == works
+
+
+def test_the_environments_scale_goes_first(monkeypatch, capsys):
+    monkeypatch.delenv("FAIRSEG_SCALE", raising=False)
+    assert lesson.setup("smoke").smoke and "numbers will not be those of the text" in capsys.readouterr().out
+    monkeypatch.setenv("FAIRSEG_SCALE", "lesson")
+    assert not lesson.setup("smoke").smoke and "scale: lesson" in capsys.readouterr().out
+    monkeypatch.setenv("FAIRSEG_SCALE", "huge")
+    with pytest.raises(InputError, match="'huge'"):
+        lesson.setup()
+
+
+@each()
 def test_minutes_to_read_are_true(path):
     said = int(source(load(path)["cells"][0]).partition(TABLE)[2].split(" | ")[1])
     assert abs(said - minutes_to_read(path)) <= 0.3 * said, f"{minutes_to_read(path):.0f} minutes"
@@ -62,8 +118,8 @@ def test_minutes_to_read_are_true(path):
 
 @each()
 def test_nothing_names_another_place_of_the_repository(path):
-    owner = re.compile(r"github\.com/(?!facebookresearch/)([\w-]+/[\w-]+)|/github/([\w-]+/[\w-]+)/blob")
-    found = {a or b for cell in load(path)["cells"] for a, b in owner.findall(source(cell))}
+    texts = [source(cell) for cell in load(path)["cells"]] + [(ROOT / "pyproject.toml").read_text("utf-8")]
+    found = {a or b for text in texts for a, b in PLACE.findall(text)}
     assert found == {ADDRESS.removeprefix("https://github.com/")}
 
 
@@ -87,6 +143,7 @@ def write() -> None:
     for path in PATHS:
         notebook, text = load(path), path.read_text("utf-8")
         notebook["cells"][0]["source"] = head(path).splitlines(keepends=True)
+        code_cells(notebook)[0]["source"] = SETUP.splitlines(keepends=True)
         new = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         if new != text:
             path.write_text(new, "utf-8")

@@ -1,0 +1,122 @@
+"""Every lesson in JupyterLab, as a learner has it: opened in a browser, run to its end, one prediction answered.
+
+It needs Chromium or Chrome, and playwright, which is not among the packages of the course. Screenshots go to the folder that
+FAIRSEG_SCREENSHOTS names.
+"""
+
+import importlib.util
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lessons.test_book import BROWSER, in_a_browser
+from tests.lessons.test_lessons import PATHS, ROOT, each
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = in_a_browser
+PANEL = "jupyterapp.shell.currentWidget"
+READY = f"() => window.jupyterapp && {PANEL}?.sessionContext?.session?.kernel?.status === 'idle'"
+WHOLE = f"() => {{ {PANEL}.content.notebookConfig = {{...{PANEL}.content.notebookConfig, windowingMode: 'none'}}; }}"
+CELLS = f"{PANEL}.model.toJSON().cells.filter(c => c.cell_type === 'code' && c.source.length)"
+FAILED = f"{CELLS}.flatMap(c => c.outputs).filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue)"
+ENDED = (
+    f"() => {FAILED}.length || ({CELLS}.every(c => c.execution_count) && {PANEL}.sessionContext.session.kernel.status === 'idle')"
+)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Iterator[str]:
+    """The address of a JupyterLab that was started as `course.py lab` does it."""
+    spec = importlib.util.spec_from_file_location("course", ROOT / "course.py")
+    course = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(course)
+    course.MINE = tmp_path_factory.mktemp("lab") / "my-lessons"
+    course.copy_lessons()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [
+        *course.LAB.replace("my-lessons", str(course.MINE)).split(),
+        "--no-browser",
+        "--allow-root",
+        "--expose-app-in-browser",
+    ]
+    words += [f"--ServerApp.port={port}", "--IdentityProvider.token=t"]
+    env = {**os.environ, "FAIRSEG_SCALE": "smoke", "PYTHONPATH": str(ROOT), "JUPYTER_CONFIG_DIR": str(course.MINE.parent)}
+    with subprocess.Popen([sys.executable, *words], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_for(f"http://127.0.0.1:{port}/api?token=t", server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def wait_for(address: str, server: subprocess.Popen) -> None:
+    for _ in range(600):
+        assert server.poll() is None, "JupyterLab has ended"
+        try:
+            return urllib.request.urlopen(address).close()
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"nothing answers at {address}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, lab, path):
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(240_000)
+    page.goto(f"{lab}/lab/tree/{path.name}?token=t&reset")
+    page.wait_for_function(READY)
+    yield page
+    page.evaluate(f"() => {PANEL}.sessionContext.shutdown()")
+    page.close()
+
+
+def answer(page) -> str:
+    """Answer the first prediction of the page, rightly or not: what is said of it."""
+    asked = page.locator(".prediction").first
+    asked.scroll_into_view_if_needed()
+    if asked.locator("button").count():
+        asked.locator("button").first.click()
+    elif asked.locator("img").count():
+        asked.locator("img").click()
+    else:
+        asked.locator("input").fill("1")
+        asked.locator("input").press("Enter")
+    said = asked.get_by_text(re.compile(r": (right\.|no, )"))
+    said.wait_for()
+    return said.inner_text()
+
+
+@each()
+def test_a_lesson_runs_in_the_browser_and_a_prediction_can_be_made(path, page, tmp_path):
+    shots = Path(os.environ.get("FAIRSEG_SCREENSHOTS", tmp_path))
+    assert page.locator(".jp-DirListing-itemText").all_inner_texts() == [p.name for p in PATHS], (
+        "the file list shows lessons only"
+    )
+    page.evaluate(WHOLE)
+    page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    page.wait_for_function(ENDED, timeout=1_200_000)
+    assert page.evaluate(f"() => {FAILED}") == []
+    hidden = page.get_by_text("hidden until you have predicted, above").count()
+    page.screenshot(path=shots / f"{path.stem}-end.png")
+    assert re.search(r": (right\.|no, )", answer(page)) and hidden
+    page.wait_for_timeout(500)
+    page.screenshot(path=shots / f"{path.stem}-answered.png")
+    assert page.get_by_text(re.compile(r"^Lesson \d\d: .* predictions made")).count() == 1
