@@ -1,4 +1,4 @@
-"""Every lesson in JupyterLab, as a learner has it: opened in a browser, run to its end, one prediction answered.
+"""Every lesson in JupyterLab, as a learner has it: opened in a browser, run to its end, a prediction answered, a slider moved.
 
 It needs Chromium or Chrome, and playwright, which is not among the packages of the course. Screenshots go to the folder that
 FAIRSEG_SCREENSHOTS names.
@@ -104,8 +104,18 @@ def answer(page) -> str:
     return said.inner_text()
 
 
+def move_a_slider(page) -> None:
+    """Move the first slider that is not hidden behind a prediction, if the lesson has one: its figure has to change."""
+    sliders = page.locator(".widget-slider:visible")
+    if sliders.count():
+        figure = page.locator(".widget-vbox", has=sliders.first).locator("img").first
+        before = figure.get_attribute("src")
+        sliders.first.locator(".noUi-handle").press("ArrowLeft")
+        playwright.expect(figure).not_to_have_attribute("src", before, timeout=60_000)
+
+
 @each()
-def test_a_lesson_runs_in_the_browser_and_a_prediction_can_be_made(path, page, tmp_path):
+def test_a_lesson_runs_and_its_predictions_and_sliders_answer(path, page, tmp_path):
     shots = Path(os.environ.get("FAIRSEG_SCREENSHOTS", tmp_path))
     assert page.locator(".jp-DirListing-itemText").all_inner_texts() == [p.name for p in PATHS], (
         "the file list shows lessons only"
@@ -119,4 +129,6 @@ def test_a_lesson_runs_in_the_browser_and_a_prediction_can_be_made(path, page, t
     assert re.search(r": (right\.|no, )", answer(page)) and hidden
     page.wait_for_timeout(500)
     page.screenshot(path=shots / f"{path.stem}-answered.png")
+    move_a_slider(page)
+    page.screenshot(path=shots / f"{path.stem}-moved.png")
     assert page.get_by_text(re.compile(r"^Lesson \d\d: .* predictions made")).count() == 1
