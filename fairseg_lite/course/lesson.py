@@ -1,7 +1,6 @@
 """What every lesson shares: set-up, scale, source display, timing; and, from their own files, checks and predictions.
 
-Scale: `FAIRSEG_SCALE=smoke` (CI: short training, claims asserted on the shipped checkpoint) or `lesson` (the default, what the
-stored outputs show).
+Scale: "smoke" (CI: short training, claims asserted on the shipped checkpoint) or "lesson" (what the stored outputs show).
 """
 
 import base64
@@ -69,9 +68,8 @@ def setup(scale: str = "lesson", seed: int = 0) -> Here:
     device = best_device()
     where = {"cpu": f"{torch.get_num_threads()} threads on the CPU", "mps": "an Apple GPU"}.get(device.type)
     where = where or torch.cuda.get_device_name()
-    print(f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}, {where}, scale: {scale}")
-    if scale == "smoke":
-        print("Training is cut short: numbers will not be those of the text.")
+    note = ", cut short: numbers will not be those of the text" if scale == "smoke" else ""
+    print(f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}, {where}, scale: {scale}{note}")
     return Here(scale, device)
 
 
