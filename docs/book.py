@@ -244,6 +244,7 @@ def write_book(out: Path) -> Path:
         if cell.get_text() in meanings and not cell.find_previous_sibling("td"):
             cell["id"] = slug(cell.get_text())
     (out / "words.js").write_text(f"const WORDS = {json.dumps(index, ensure_ascii=False)};\n", "utf-8")
+    first = PAGE.format(title="Contents", kind="contents", body=contents(pages, len(LESSONS)), around="")
     names = ["index.html", *pages, "index.html"]
     titles = {"index.html": "Contents", **{name: page.h1.get_text() for name, page in pages.items()}}
     for before, (name, page), after in zip(names, pages.items(), names[2:], strict=False):
@@ -255,7 +256,6 @@ def write_book(out: Path) -> Path:
         around += f'<a rel="next" href="{after}">{titles[after]}</a></footer>'
         text = PAGE.format(title=titles[name], kind="page", body=page.decode(), around=around)
         (out / name).write_text(text, "utf-8")
-    first = PAGE.format(title="Contents", kind="contents", body=contents(pages, len(LESSONS)), around="")
     (out / "index.html").write_text(first, "utf-8")
     return out / "index.html"
 
