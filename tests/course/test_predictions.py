@@ -53,7 +53,8 @@ def test_the_tally_counts(capsys, monkeypatch):
 SETUP = """
 from fairseg_lite.course import lesson, predictions
 import ipywidgets as w, numpy as np
-made = lambda kind: [x for x in w.widgets.widget._instances.values() if isinstance(x, kind)]
+all_of = w.widgets.widget._instances if hasattr(w.widgets.widget, "_instances") else w.Widget.widgets  # ipywidgets 8, or 7
+made = lambda kind: [x for x in all_of.values() if isinstance(x, kind)]
 """
 CLICK = "[b for b in made(w.Button) if b.description == {!r}][-1].click()"
 TYPE = "made(w.Text)[-1].value = {!r}"

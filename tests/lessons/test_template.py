@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
@@ -79,6 +80,13 @@ def test_the_head_has_links_badge_table_and_goals(path):
     assert f"| {table}".startswith(TABLE) and re.match(r"\| .+ \| \d+ \| \d+\b.* \| .+ \| .+ \|$", table.splitlines()[-1])
     assert re.match(r"\d\d ", title(path)) and 2 <= len(goals.splitlines()) <= 4
     assert all(line.startswith("- ") for line in goals.splitlines()), f"under {GOALS} stands a list"
+
+
+@pytest.fixture(autouse=True)
+def style():
+    """Set-up changes the style of figures: of these tests only."""
+    with matplotlib.rc_context():
+        yield
 
 
 @each()
