@@ -20,16 +20,16 @@ def pipeline_map(lit: str) -> Figure:
     """The course's map: the way of a picture, with today's stop lit; InputError if that is not a stop."""
     check_choice("lit", lit, STOPS)
     carried = ("pixels", "features", "coarse masks\n+ scores", "sharp masks", "names + boxes")
-    figure, axis = plt.subplots(figsize=(11, 1.5))
+    figure, axis = plt.subplots(figsize=(9.6, 1.3), layout="constrained")
     for i, stop in enumerate(STOPS):
         today = stop == lit
         look = {"fc": ORANGE if today else "#EEEEEE", "ec": BLACK, "lw": 2 if today else 1}
-        axis.add_patch(FancyBboxPatch((2 * i, 0), 1.3, 0.8, boxstyle="round,pad=0.08", **look))
-        axis.text(2 * i + 0.65, 0.4, stop, ha="center", va="center", fontsize=10, weight="bold" if today else "normal")
+        axis.add_patch(FancyBboxPatch((2 * i, 0), 1.36, 0.8, boxstyle="round,pad=0.08", **look))
+        axis.text(2 * i + 0.68, 0.4, stop, ha="center", va="center", fontsize=10, weight="bold" if today else "normal")
         if i + 1 < len(STOPS):
-            axis.annotate("", (2 * i + 1.9, 0.4), (2 * i + 1.4, 0.4), arrowprops={"arrowstyle": "-|>", "color": BLACK})
-            axis.text(2 * i + 1.65, 1.0, carried[i], ha="center", va="bottom", fontsize=9, color="#555555")
-    axis.set(xlim=(-0.2, 11.6), ylim=(-0.2, 1.6))
+            axis.annotate("", (2 * i + 1.94, 0.4), (2 * i + 1.42, 0.4), arrowprops={"arrowstyle": "-|>", "color": BLACK})
+            axis.text(2 * i + 1.68, 0.98, carried[i], ha="center", va="bottom", fontsize=9, color="#555555")
+    axis.set(xlim=(-0.12, 11.48), ylim=(-0.12, 1.6))
     axis.axis("off")
     return finish(figure)
 
@@ -202,7 +202,7 @@ def frames(image: np.ndarray, sets: Mapping[str, np.ndarray]) -> Figure:
         axis.imshow(image, extent=(0, image.shape[1], image.shape[0], 0))
         for i, (x1, y1, x2, y2) in enumerate(boxes):
             colour = CYCLE[i % len(CYCLE)]
-            axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=3))
+            _frame(axis, (x1, y1, x2, y2), colour, 3)
             axis.plot((x1 + x2) / 2, (y1 + y2) / 2, "+", color=colour, markersize=16, markeredgewidth=3)
         axis.set(title=title, xticks=[], yticks=[])
     return finish(figure)

@@ -34,7 +34,7 @@ def to_pixels(images: Tensor) -> np.ndarray:
 
 
 def tinted(image: np.ndarray, masks: Iterable[np.ndarray], colours: Sequence[str] = CYCLE, *, alpha: float = 0.45) -> np.ndarray:
-    """The picture with each mask in a colour of its own and an outline of one pixel.
+    """The picture with each mask in a colour of its own, outlined by a pixel of it within a white one: seen on any ground.
 
     Args:
         image: (H, W, 3) uint8.
@@ -49,6 +49,8 @@ def tinted(image: np.ndarray, masks: Iterable[np.ndarray], colours: Sequence[str
         out[mask] = ((1 - alpha) * out[mask] + alpha * colour).round()
         near = np.pad(mask, 1, constant_values=True)  # the border of the picture is no outline
         out[mask & ~(near[:-2, 1:-1] & near[2:, 1:-1] & near[1:-1, :-2] & near[1:-1, 2:])] = colour
+        near = np.pad(mask, 1)
+        out[~mask & (near[:-2, 1:-1] | near[2:, 1:-1] | near[1:-1, :-2] | near[1:-1, 2:])] = 255
     return out
 
 
@@ -105,7 +107,7 @@ def named(
     canvas = Image.fromarray(image).resize((factor * image.shape[1], factor * image.shape[0]), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(canvas)
     for i in order:
-        font = font_for(names[i], max(11, max(canvas.size) // 45))
+        font = font_for(names[i], max(11, max(canvas.size) // 32))
         name = fitting(names[i], canvas.width - 4, font)
         x1, y1, x2, y2 = (float(v) * factor for v in boxes[i])
         x2, y2 = max(x2 - 1, x1), max(y2 - 1, y1)  # the last pixel that belongs to the box
@@ -121,7 +123,7 @@ def named(
 
 def grid(
     images: Sequence[np.ndarray], titles: Sequence[str] = (), *, columns: int = 4, side: float = 2.6,
-    frames: Sequence[str] = (), limits: tuple[float, float] | None = None, title: str = "",
+    frames: Sequence[str] = (), limits: tuple[float, float] | None = None, title: str = "", rows: Sequence[str] = (),
 ) -> Figure:  # fmt: skip
     """Pictures side by side; (H, W, 3) uint8, or (H, W) numbers drawn with a colour map.
 
@@ -129,16 +131,16 @@ def grid(
         images, titles: at least one; above each, as far as given.
         columns, side: pictures in a row; inches of a picture's width.
         frames: a colour around each, as far as given.
-        limits, title: of the colours, for pictures of numbers; above all.
+        limits, title, rows: of the colours, for pictures of numbers; above all; at the left of each row.
     """
     if not len(images):
         raise InputError("no picture to show; give at least one")
     columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
+    count = -(-len(images) // columns)
     ratios = [max(x.shape[0] / x.shape[1] for x in images[i : i + columns]) for i in range(0, len(images), columns)]
-    height = side * sum(ratios) + rows * (0.35 if titles else 0.08) + (0.4 if title else 0)
+    height = side * sum(ratios) + 0.08 * count + 0.27 * -(-len(titles) // columns) + (0.4 if title else 0)
     options = {"squeeze": False, "layout": "constrained", "height_ratios": ratios}
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * side, height), **options)
+    figure, axes = plt.subplots(count, columns, figsize=(columns * side + 0.3 * bool(rows), height), **options)
     plt.setp(axes.flat, xticks=[], yticks=[])
     low, high = limits or (None, None)
     for i, axis in enumerate(axes.flat):
@@ -150,6 +152,8 @@ def grid(
             axis.set_title(titles[i] if i < len(titles) else "", fontsize=11)
         else:
             axis.axis("off")
+    for axis, name in zip(axes[:, 0], rows, strict=False):
+        axis.set_ylabel(name, fontsize=11)
     if title:
         figure.suptitle(title)
     return finish(figure)
@@ -165,7 +169,8 @@ def scene(
     left.axis("off"), right.axis("off")
     for i, (x1, y1, x2, y2) in enumerate(boxes if boxes is not None else ()):
         colour = CYCLE[i % len(CYCLE)]
-        right.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=2))
+        for width, shade in ((4, "white"), (2, colour)):
+            right.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=shade, linewidth=width))
         if i < len(names):
             label = {"facecolor": "white", "edgecolor": colour, "boxstyle": "round,pad=0.15", "alpha": 0.85}
             right.text(x1, max(y1 - 2, 8), names[i], fontsize=10, bbox=label, va="bottom")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fairseg_lite.plots import CYCLE, apart, confusion_table, hits, named, precision_curve, tinted
+from fairseg_lite.plots import CYCLE, apart, confusion_table, grid, hits, named, precision_curve, tinted
 from fairseg_lite.plots.charts import rgb
 
 
@@ -72,3 +72,20 @@ def test_masks_of_a_smaller_picture_are_enlarged():
     large[2:4, 4:6] = True
     assert np.array_equal(tinted(picture, [mask]), tinted(picture, [large])) and tinted(picture, [mask]).any()
     assert np.array_equal(hits(picture, mask, ~mask), hits(picture, large, ~large))
+
+
+def test_an_outline_shows_on_any_ground():
+    mask = np.zeros((9, 9), bool)
+    mask[3:6, 3:6] = True
+    for ground in (rgb(CYCLE[0]).astype(np.uint8), np.uint8(255)):
+        drawn = tinted(np.full((9, 9, 3), ground, np.uint8), [mask])
+        edge, around = drawn[3, 3:6].astype(int), drawn[2, 3:6].astype(int)
+        assert (around == 255).all() and (edge == rgb(CYCLE[0])).all(), "its colour within, white around it"
+    whole = tinted(np.zeros((9, 9, 3), np.uint8), [np.ones((9, 9), bool)])
+    assert (whole == whole[4, 4]).all(), "the border of the picture is no outline"
+
+
+def test_rows_of_a_grid_have_names():
+    figure = grid([np.zeros((4, 4, 3), np.uint8)] * 6, ["a", "b", "c"], columns=3, rows=["before", "after"])
+    assert [axis.get_ylabel() for axis in figure.axes] == ["before", "", "", "after", "", ""]
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", "", "", ""]
