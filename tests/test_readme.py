@@ -16,7 +16,8 @@ from tests.official.small import Official, small_deepmask
 from tests.official.writer import dump
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("README.md", "ARCHITECTURE.md", *(f"docs/{name}.md" for name in ("results", "your-own-data", "glossary", "teachers")))
+DOCS = ("results", "your-own-data", "robustness", "glossary", "teachers")
+NAMES = ("README.md", "ARCHITECTURE.md", *(f"docs/{name}.md" for name in DOCS))
 PAGES = {name: (ROOT / name).read_text("utf-8") for name in NAMES}
 README, ALL = PAGES["README.md"], "\n".join(PAGES.values())
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", ALL, re.S | re.M)
