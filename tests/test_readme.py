@@ -75,7 +75,7 @@ def test_every_command_and_job_of_the_course_is_told():
 
 def test_every_option_that_is_named_exists():
     known = {s for parser in JOBS.values() for action in parser._actions for s in action.option_strings}
-    known |= {"--full", "--gpu-report"}  # of course.py and of `python -m fairseg_lite.bench`
+    known |= {"--full", "--gpu-report", "--only"}  # of course.py, `tests.survived` and `python -m fairseg_lite.bench`
     named = {word for span in SPANS for word in span.split() if word.startswith("--")}
     assert named - known == set()
     assert "--resume" in named
