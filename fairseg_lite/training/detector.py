@@ -32,7 +32,7 @@ from fairseg_lite.models.sharpmask import SharpMask
 from fairseg_lite.training.fit import History
 from fairseg_lite.training.recipes import MultiPathRecipe
 from fairseg_lite.training.shards import collected, dealt, first_of, rank_and_world
-from fairseg_lite.training.stages import begun, finished
+from fairseg_lite.training.stages import begun, finished, named
 
 SAVE_EVERY = 100  # pictures
 USUAL_STD = (0.1, 0.1, 0.2, 0.2)  # of box deltas, where the data cannot tell (Fast R-CNN's constants)
@@ -242,10 +242,7 @@ def train_multipathnet(
     """
     if not dataset.categories:
         raise InputError("the data set has no category; MultiPathNet needs at least one to name")
-    categories: dict[str, Any] = {
-        "categories": tuple(dataset.categories),
-        "category_ids": tuple(int(k) for k in dataset.category_ids),
-    }
+    categories: dict[str, Any] = named(dataset)
     fresh = model and renamed(model, dataset.categories, recipe.fit.seed)
     model = begun(recipe, out, resume, data=described(dataset), **categories) or fresh
     going_on = model is not None
@@ -269,4 +266,5 @@ def train_multipathnet(
         **categories,
     )
     model.to(device)
-    return model, finished(model, sampler, multipath_step(recipe), recipe, out=out, resume=resume, progress=progress)
+    where: dict[str, Any] = {"out": out, "resume": resume, "progress": progress}
+    return model, finished(model, sampler, multipath_step(recipe), recipe, names=categories, **where)

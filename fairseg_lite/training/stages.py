@@ -74,7 +74,7 @@ def train_deepmask(
         InputError: as `trained`.
     Source: DeepMask, Joint Learning. Lesson: 03.
     """
-    model = model or begun(recipe, run.get("out"), run.get("resume", False), data=described(dataset))
+    model = model or begun(recipe, run.get("out"), run.get("resume", False), data=described(dataset), **named(dataset))
     if model is None:
         extra = {} if trunk_weights is None else {"trunk_weights": trunk_weights}
         with seeded(recipe.fit.seed):
@@ -104,7 +104,7 @@ def train_sharpmask(
     """
     if recipe.end_to_end and not recipe.negatives:
         raise InputError("end_to_end without negatives: the score would learn to say yes always; set negatives above 0")
-    model = model or begun(recipe, run.get("out"), run.get("resume", False), data=described(dataset))
+    model = model or begun(recipe, run.get("out"), run.get("resume", False), data=described(dataset), **named(dataset))
     if model is None:
         base = recipe.model.replace("sharpmask", "deepmask")
         held = deepmask.record.model if isinstance(deepmask, DeepMask) else type(deepmask).__name__
@@ -158,12 +158,20 @@ def trained(
     model.record = replace(
         model.record, data=described(dataset), padding=recipe.padding, recipe=asdict(recipe), about=about or {}
     )
-    return finished(model.to(device), samples, loss_of(recipe), recipe, out=out, resume=resume, progress=progress)
+    where: dict[str, Any] = {"out": out, "resume": resume, "progress": progress}
+    return finished(model.to(device), samples, loss_of(recipe), recipe, names=named(dataset), **where)
 
 
-def finished(model: Network, samples: Any, step_loss: Callable, recipe: Recipe | MultiPathRecipe, *, out, **how: Any) -> History:
+def named(dataset: SceneDataset) -> dict[str, tuple]:
+    """The categories of a data set, by which patches are drawn and objects named; a run goes on with those it began with."""
+    return {"categories": tuple(dataset.categories), "category_ids": tuple(int(k) for k in dataset.category_ids)}
+
+
+def finished(
+    model: Network, samples: Any, step_loss: Callable, recipe: Recipe | MultiPathRecipe, *, out, names: dict, **how: Any
+) -> History:
     """`fit`, and `model.safetensors` once a run has come to its end; the network is in evaluation mode then."""
-    header = model.record.header()
+    header = {**model.record.header(), **names}
     history = fit(model.train(), samples, step_loss, recipe.fit, out=out, header=header, **how)
     model.eval()
     if hasattr(samples, "left_out"):
@@ -193,6 +201,8 @@ def begun(recipe: Recipe | MultiPathRecipe, out: str | Path | None, resume: bool
     now = _flat(json.loads(json.dumps({**record, **asdict(recipe), "data": data})))  # tuples become lists, as they come back
     for name, wanted in now.items():
         settled = name in SETTLED or name in record
+        if before.get(name) == [] and name in record:  # a run of an earlier version did not keep them
+            continue
         if name in before and before[name] != wanted and (settled or (resume is True and name not in FREE)):
             a, b = _listed(before[name], wanted) if name in record else (repr(before[name]), repr(wanted))
             advice = (

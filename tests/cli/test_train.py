@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 
 from fairseg_lite.cli import build_parser
 from fairseg_lite.cli.train import deepmask_recipe, options_of, sampler_of, stored_run
+from fairseg_lite.data.coco import write_coco_folder
 from fairseg_lite.data.patches import PatchSampler
+from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.errors import InputError
 from fairseg_lite.models import deepmask
 from fairseg_lite.models.checkpoints import MODELS, load_model, load_tensors
@@ -225,6 +227,21 @@ def test_sharpmask_on_top_of_a_run_and_resumed(cli, refused, tmp_path):
     assert code == 0 and text[-1].startswith("sharpmask_tiny: 1 steps")  # a SharpMask goes on as a whole
     assert "holds a MultiPathNet; wanted" in refused(*words[:-1], tmp_path / "x", "--from", "shapes-multipath")
     assert "k is 24; halved four times" in refused(*words[:-1], tmp_path / "x", *source, "--set", "options.k=24")
+
+
+def test_a_run_goes_on_with_the_categories_that_it_began_with(cli, refused, tmp_path):
+    write_coco_folder(ShapesDataset(2, seed=4), tmp_path / "scenes", progress=False)
+    words = ("train", "deepmask", tmp_path / "scenes", "--out", tmp_path / "r")
+    assert cli(*words, *QUICK)[0] == 0
+    assert load_model(tmp_path / "r/model.safetensors").record.categories == (), "it names nothing"
+    path = tmp_path / "scenes/instances.json"
+    truth = json.loads(path.read_text("utf-8"))
+    names = [c["name"] for c in truth["categories"]]
+    for category, name in zip(truth["categories"], reversed(names), strict=True):
+        category["name"] = name
+    path.write_text(json.dumps(truth), "utf-8")
+    said = refused(*words, "--resume", "--steps", 3)
+    assert f"began with categories {', '.join(names)}, and now it is {', '.join(reversed(names))}; that is settled" in said
 
 
 def test_end_to_end_sees_negatives(cli, refused, tmp_path):
