@@ -27,7 +27,7 @@ BARS = {  # what the house is built for; it may hold 5,000 lines of core code an
     "lines of core code": 4500,
     "lines": 11000,
     "files": 66,
-    "lines of exercises": 1800,
+    "lines of exercises": 1860,
     "lines of the longest file": 300,
     "lines of code of the longest function": 50,
     "options of all commands": 115,

@@ -195,19 +195,34 @@ def renamed(model: MultiPathNet, categories: Sequence[str], seed: int = 0) -> Mu
     old = list(model.record.categories)
     with seeded(seed):
         fresh = MODELS[model.record.model](**{**model.record.kwargs, "num_classes": len(categories)})
-    rows = torch.tensor([0, *(old.index(name) + 1 if name in old else -1 for name in categories)])
     state, mine = model.state_dict(), fresh.state_dict()
     for key, value in state.items():
         if key.startswith(("classes.", "boxes.")):
-            per_class = value.unflatten(0, (len(old) + 1, -1))  # (K + 1, 1 or 4, ...)
-            begin = mine[key].unflatten(0, (len(rows), -1)).clone()
+            known, begin = (t.unflatten(0, (n + 1, -1)) for t, n in ((value, len(old)), (mine[key], len(categories))))
             if not key.endswith("weight") or key.startswith("boxes."):
-                begin[:] = per_class[1:].mean(0)
-            begin[rows >= 0] = per_class[rows[rows >= 0]]
-            value = begin.flatten(0, 1)
+                begin = known[1:].mean(0).expand_as(begin)
+            value = by_name(known, begin, old, categories).flatten(0, 1)
         mine[key] = value
     fresh.load_state_dict(mine)
     return fresh
+
+
+def by_name(known: Tensor, begin: Tensor, old: Sequence[str], new: Sequence[str]) -> Tensor:
+    """The rows of a classifier for other categories: of a name that was known its own, of another what it begins with.
+
+    Args: known: (1 + len(old), ...), the background's row first. begin: (1 + len(new), ...).
+    Example:
+        >>> by_name(torch.tensor([1, 2, 3]), torch.tensor([0, 8, 9]), ["cat", "dog"], ["dog", "fox"]).tolist()
+        [1, 3, 9]
+
+    Lesson: 13.
+    """
+    rows = begin.clone()
+    rows[0] = known[0]  # the background is known, too
+    for row, name in enumerate(new, 1):
+        if name in old:
+            rows[row] = known[1 + list(old).index(name)]
+    return rows
 
 
 def train_multipathnet(
