@@ -209,19 +209,15 @@ def renamed(model: MultiPathNet, categories: Sequence[str], seed: int = 0) -> Mu
 
 def by_name(known: Tensor, begin: Tensor, old: Sequence[str], new: Sequence[str]) -> Tensor:
     """The rows of a classifier for other categories: of a name that was known its own, of another what it begins with.
-
-    Args: known: (1 + len(old), ...), the background's row first. begin: (1 + len(new), ...).
+    Args: known: (1 + len(old), ...), the background's row first. begin: (1 + len(new), ...). Lesson: 13.
     Example:
         >>> by_name(torch.tensor([1, 2, 3]), torch.tensor([0, 8, 9]), ["cat", "dog"], ["dog", "fox"]).tolist()
         [1, 3, 9]
-
-    Lesson: 13.
     """
     rows = begin.clone()
     rows[0] = known[0]  # the background is known, too
     for row, name in enumerate(new, 1):
-        if name in old:
-            rows[row] = known[1 + list(old).index(name)]
+        rows[row] = known[1 + list(old).index(name)] if name in old else begin[row]
     return rows
 
 
