@@ -118,7 +118,7 @@ def test_everything_that_can_grow_is_measured(monkeypatch, cli, tmp_path):  # no
     monkeypatch.setattr(compare, "SIZE", (96, 80))
     code, out, _ = cli("bench", "scale", tmp_path)
     assert code == 0 and len(out) == 9
-    rows = json.loads((tmp_path / "scale.json").read_text())
+    rows = json.loads((tmp_path / "scale.json").read_text("utf-8"))
     assert [(r["n"]) for r in rows] == [0.02, 0.04, 1, 3, 1, 3, 1, 2] and all(r["seconds"] > 0 for r in rows)
     assert (tmp_path / "scale.png").stat().st_size > 5000
 

@@ -63,7 +63,7 @@ def test_a_dry_run_looks_at_every_set(cli, folder, tmp_path):
 def test_proposals_may_name_their_pictures(cli, folder, tmp_path):
     rows, names = (
         json.loads((folder / "boxes.json").read_text("utf-8")),
-        json.loads((folder / "scenes/instances.json").read_text()),
+        json.loads((folder / "scenes/instances.json").read_text("utf-8")),
     )
     files = {i["id"]: i["file_name"] for i in names["images"]}
     (tmp_path / "p.json").write_text(json.dumps([{**r, "image_id": files[r["image_id"]]} for r in rows]), "utf-8")

@@ -158,7 +158,7 @@ def test_coco_round_trip(tiny, image, tmp_path):
 @pytest.mark.parametrize("text", ["[{]", '{"a": 1}', "[1]", '[{"score": 1}]'])
 def test_other_files_are_no_results(tmp_path, text):
     (tmp_path / "p.json").write_text(text, "utf-8")
-    with pytest.raises(ValueError, match=r"p.json'(:| hold| cannot be)"):
+    with pytest.raises(ValueError, match=r"p.json'(:| hold| cannot be| is not JSON)"):
         load_results(tmp_path / "p.json")
 
 
