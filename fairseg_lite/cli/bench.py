@@ -23,10 +23,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     """Register both."""
     p = command(commands, "bench", "time and memory of each stage", BENCH, _bench)
     p.add_argument("--model", metavar="NAME", help="with random weights (default: deepmask_resnet50)")
-    p.add_argument("--against", metavar="NAME", help="a second network, in turns with the first")
     p.add_argument("--peers", action="store_true", help="beside torchvision's detectors, in turns; the ratios with their spread")
     p.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"], help="default: both")
-    add_set(p, "width=PX, height=PX, scales=N, top_k=N, repeat=N (the fastest run counts), batch=N")
+    add_set(
+        p,
+        "against=NAME (a second network, in turns), width=PX, height=PX, scales=N, top_k=N, repeat=N (the fastest counts), batch=N",
+    )
     p.add_argument("--quick", action="store_true", help="small picture and network, one run: to see that it works")
     p.add_argument("--json", metavar="FILE", help="write all numbers as JSON")
     add(p, "--device")
@@ -46,8 +48,8 @@ def _bench(a: argparse.Namespace) -> None:
         result: Any = peers(a.dtype, device, quick=a.quick)
         print(peers_report(result))
     else:
-        chosen = {k: v for k in ("model", "against") if (v := getattr(a, k))}
-        result = bench.run(changed(bench.settings(quick=a.quick, **chosen), a.set), dtypes=a.dtype, device=device)
+        chosen = bench.settings(quick=a.quick, **({"model": a.model} if a.model else {}))
+        result = bench.run(changed(chosen, a.set), dtypes=a.dtype, device=device)
         print(bench.report(result))
     if a.json:
         write_json(a.json, result, indent=1)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from fairseg_lite.cli.detect import Detector, add_detection
-from fairseg_lite.cli.inputs import folders_of, open_dataset, plain, proposer, write_json, write_picture
+from fairseg_lite.cli.inputs import folders_of, open_dataset, output_folder, plain, proposer, write_json, write_picture
 from fairseg_lite.cli.options import add, add_set, arguments, command, device_of, dtype_of, positive
 from fairseg_lite.errors import InputError
 
@@ -19,7 +19,7 @@ boundary, and F-score of boundary pixels; for a SharpMask also of its coarse mas
 """
 DETECTIONS = """examples:
   fairseg-lite evaluate detections out/detections.json photos/valid -o result.json
-  fairseg-lite evaluate detections runs/named/model.safetensors shapes:500 --set flip=true --set vote=.5 --confusion c.png
+  fairseg-lite evaluate detections runs/named/model.safetensors shapes:500 --set flip=true --set vote=.5 --figures out
 RESULTS is a COCO result file, of `detect` or another program, or a MultiPathNet checkpoint that detects first. AP: average
 precision, mean over categories and IoU .50:.95; AP50 and AP75: at one IoU (COCO's definition). Masks and boxes are judged each
 by itself, where the results have them. Then what kinds of mistakes there are, and how much AP mending each would bring.
@@ -30,10 +30,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     """Register `evaluate` and `evaluate detections`."""
     p = command(commands, "evaluate", "patch IoU and average recall of a network", EVALUATE, _evaluate)
     p.add_argument("model", metavar="MODEL", help="shapes (comes with the library) or a checkpoint")
-    _add_judged(p)
+    _add_judged(p, "pictures.png, those that went best, median and worst, and edges.png, of a SharpMask before and after")
     p.add_argument("--top-k", type=positive, default=1000, metavar="N", help="proposals per picture (default: 1000)")
-    p.add_argument("--figure", metavar="FILE", help="draw the pictures that went best, median and worst")
-    p.add_argument("--edges", metavar="FILE", help="draw edges of eight objects close up; of a SharpMask before and after")
     p.add_argument("--boundary", action="store_true", help="measure the edges of the masks too, on the same patches")
     add_set(
         p,
@@ -49,20 +47,19 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         _detections,
     )
     p.add_argument("results", metavar="RESULTS", help="COCO results (.json), or a MultiPathNet checkpoint")
-    _add_judged(p)
+    _add_judged(p, "confusion.png, what objects were taken for, and curve.png, AP against the IoU that it takes to be right")
     p.add_argument("--save", metavar="FILE", help="keep what a checkpoint detected, as COCO results")
     words = "detections of a category in a picture that count for AP (default: 100, COCO's)"
     p.add_argument("--max-dets", type=positive, default=100, metavar="N", help=words)
-    p.add_argument("--confusion", metavar="FILE", help="draw what objects were taken for")
-    p.add_argument("--curve", metavar="FILE", help="draw AP against the IoU from which on a detection is right")
     add_detection(p)
     add(p, "--device")
 
 
-def _add_judged(p: argparse.ArgumentParser) -> None:
+def _add_judged(p: argparse.ArgumentParser, figures: str) -> None:
     add(p, "data")
     p.add_argument("-o", "--out", metavar="FILE", help="write all numbers as JSON")
     p.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures: a quick look")
+    p.add_argument("--figures", metavar="OUT", help=f"folder to draw in: {figures}")
     add(p, "--skip-faults")
 
 
@@ -82,7 +79,8 @@ def _judged(a: argparse.Namespace) -> tuple:
 
 def _evaluate(a: argparse.Namespace) -> None:
     start, device = time.perf_counter(), device_of(a)
-    folders_of(a.out, a.figure, a.edges)
+    folders_of(a.out)
+    drawn = output_folder(a.figures) if a.figures else None
     from fairseg_lite.data.coco import to_coco
     from fairseg_lite.evaluation.patches import patch_report
     from fairseg_lite.evaluation.recall import average_recall
@@ -106,10 +104,9 @@ def _evaluate(a: argparse.Namespace) -> None:
     reports = {kind: average_recall(truth, results, iou_type=kind, progress=True) for kind in KINDS}
     _say({KINDS[kind]: report for kind, report in reports.items()})
     print(f"proposals  {len(data)} of {total} pictures, {seconds:.2f} s each")
-    if a.figure:
-        write_picture(a.figure, extremes(data, truth, results))
-    if a.edges:
-        write_picture(a.edges, edges_of(model, data))
+    if drawn:
+        write_picture(drawn / "pictures.png", extremes(data, truth, results))
+        write_picture(drawn / "edges.png", edges_of(model, data, **least))
     numbers = {"seconds_per_picture": seconds, "seconds": time.perf_counter() - start}
     _keep(a, data, total, header=model.record.header(), **measured, recall=plain(reports), **numbers)
 
@@ -167,7 +164,8 @@ def _over(data, find: Callable, *ids) -> tuple[list[dict], float]:
 
 def _detections(a: argparse.Namespace) -> None:
     device = device_of(a)
-    folders_of(a.out, a.save, a.confusion, a.curve)
+    folders_of(a.out, a.save)
+    drawn = output_folder(a.figures) if a.figures else None
     from fairseg_lite.data.coco import to_coco
     from fairseg_lite.evaluation.errors import analyse_errors, confusion_matrix
     from fairseg_lite.evaluation.judge import most_objects
@@ -202,13 +200,11 @@ def _detections(a: argparse.Namespace) -> None:
     for kind, report in errors.items():
         print(f"\n{KINDS[kind]}: {report}")
     print(f"\ndetections {len(rows)} in {len(data)} of {total} pictures" + (f", {seconds:.2f} s each" if seconds else ""))
-    if a.confusion or a.curve:
+    if drawn:
         from fairseg_lite.plots import confusion_table, precision_curve
 
-        if a.confusion:
-            write_picture(a.confusion, confusion_table(table, names, title="objects found with a score of .5 or more"))
-        if a.curve:
-            write_picture(a.curve, precision_curve({KINDS[kind]: report.by_threshold for kind, report in reports.items()}))
+        write_picture(drawn / "confusion.png", confusion_table(table, names, title="objects found with a score of .5 or more"))
+        write_picture(drawn / "curve.png", precision_curve({KINDS[k]: report.by_threshold for k, report in reports.items()}))
     numbers = {"precision": plain(reports), "errors": plain(errors), "seconds_per_picture": seconds}
     _keep(a, data, total, confusion={"names": names, "table": table.tolist()}, **numbers)
 

@@ -44,7 +44,7 @@ def add_commands(commands: argparse._SubParsersAction, jobs: argparse._SubParser
     p.add_argument("--seeds", type=positive, default=3, metavar="N", help="runs of each row (default: 3)")
     add_numbers(p, "multipathnet", "lesson", SETTINGS)
     _add_start(p)
-    p.set_defaults(recipe="lesson", dry_run=False)
+    p.set_defaults(recipe="lesson", dry_run=False, weights=None, exhaustive=None, skip_faults=False, crowds_are_objects=False)
 
 
 def _add_start(p: argparse.ArgumentParser, resumed: str = "") -> None:

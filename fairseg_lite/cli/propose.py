@@ -31,8 +31,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--top-k", type=positive, default=100, metavar="N", help="proposals per picture (default: 100)")
     p.add_argument("--draw", type=int, default=10, metavar="N", help="masks drawn in; 0: no pictures (default: 10)")
     p.add_argument("--coarse", action="store_true", help="of a SharpMask: the masks before refinement")
-    p.add_argument("--max-side", type=positive, metavar="PX", help="larger pictures are reduced to this (default: 1024)")
-    add_set(p, "nms=IOU, zoom=N (larger scales, for small objects), threshold=P, or scales=S,S,...")
+    add_set(
+        p,
+        "nms=IOU, max_side=PX (1024; larger pictures are reduced), zoom=N (more scales, for small objects), threshold=P, scales=S,...",
+    )
     add(p, "--precision", "--device")
 
     p = command(commands, "export", "write a network as ONNX or for torch.export", EXPORT, _export)
@@ -57,8 +59,8 @@ def _propose(a: argparse.Namespace) -> int:
     from fairseg_lite.inference.propose import prepare, propose
     from fairseg_lite.training.shards import collected
 
-    options = arguments(a.set, propose, besides=("top_k", "refine", "max_side", "dtype", "timer"))
-    options |= {"top_k": a.top_k, "refine": not a.coarse} | ({"max_side": a.max_side} if a.max_side else {})
+    options = arguments(a.set, propose, besides=("top_k", "refine", "dtype", "timer"))
+    options |= {"top_k": a.top_k, "refine": not a.coarse}
     model = prepare(proposer(a.model, device), dtype=dtype_of(a.precision, device))
     short: list[str] = []
 

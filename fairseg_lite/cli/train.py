@@ -151,18 +151,19 @@ def add_run(jobs: argparse._SubParsersAction, kind: str, *job: Any, settings: st
     p.add_argument("--valid", metavar="DATA", help=f"measure {valid} on this data at the end")
     p.add_argument("--dry-run", action="store_true", help=f"say what it would take, from {PROBE} steps that nothing is kept of")
     add_numbers(p, kind, "shapes; resumed: its own", settings)
+    p.add_argument("--weights", type=float, nargs="+", metavar="X", help="how often each DATA is drawn (default: by pictures)")
+    words = "of each DATA: all, none, or the categories (A,B,...) of which it annotates every object (default: all)"
+    p.add_argument("--exhaustive", nargs="+", metavar="E", help=words)
+    add(p, "--skip-faults", "--crowds-are-objects")
     return p
 
 
 def add_numbers(p: argparse.ArgumentParser, kind: str, recipe: str, settings: str) -> None:
-    """The recipe of one or many runs with what changes it, the mix of their data, and where they run."""
+    """The recipe of one or many runs with what changes it, and where they run."""
     p.add_argument("--recipe", choices=list(RECIPES[kind]), help=f"the run's numbers (default: {recipe})")
     p.add_argument("--steps", type=positive, metavar="N", help="optimiser steps (default: the recipe's)")
     add_set(p, f"any number of the recipe: {settings}; a name that is none lists all")
-    p.add_argument("--weights", type=float, nargs="+", metavar="X", help="how often each DATA is drawn (default: by pictures)")
-    words = "of each DATA: all, none, or the categories (A,B,...) of which it annotates every object (default: all)"
-    p.add_argument("--exhaustive", nargs="+", metavar="E", help=words)
-    add(p, "--skip-faults", "--crowds-are-objects", "--device")
+    add(p, "--device")
 
 
 def recipe_of(a: argparse.Namespace, kind: str, stored: dict, begin=None) -> Any:

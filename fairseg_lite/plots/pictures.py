@@ -267,19 +267,21 @@ def extremes(data: SceneDataset, truth: dict, results: list[dict], count: int = 
 
 
 @torch.inference_mode()
-def edges_of(model: DeepMask | SharpMask, data: SceneDataset, count: int = 8) -> Figure:
+def edges_of(model: DeepMask | SharpMask, data: SceneDataset, count: int = 8, **least: float) -> Figure:
     """Objects of pictures evenly spread over the data, close up where the coarse mask is most wrong.
 
     One row of pictures and one for each kind of mask: DeepMask's and, where the network has them, SharpMask's.
+
+    Args: least: limits of `usable_rows`, which leaves smaller objects out.
     """
-    pictures = sorted({int(i) for i in data.instances.image[usable_rows(data)]})
+    pictures = sorted({int(i) for i in data.instances.image[usable_rows(data, **least)]})
     some = [pictures[i * len(pictures) // count] for i in range(min(count, len(pictures)))]
     device, spec = next(model.parameters()).device, patch_spec(model)
     side, near = spec.patch_size, spec.patch_size // 2  # near: pixels of a close-up
     rows: list[list[np.ndarray]] = []
     stages = {"DeepMask": getattr(model, "deepmask", model)} | ({"SharpMask": model} if isinstance(model, SharpMask) else {})
     for i in some:
-        batch = next(iter(evaluation_patches(Subset(data, [i]), spec, padding=model.record.padding, batch_size=1)))
+        batch = next(iter(evaluation_patches(Subset(data, [i]), spec, padding=model.record.padding, batch_size=1, **least)))
         image = to_pixels(_inside(batch.images, spec.context))[0]
         truth = batch.masks[0].bool()
         masks = []

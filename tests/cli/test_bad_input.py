@@ -66,7 +66,7 @@ def test_a_picture_or_folder_that_is_not_there(refused, network, tmp_path):
     (("--set", "zoom=.5"), "--set zoom=.5: zoom is a whole number"),
     (("--set", "threshold=0"), "threshold is 0.0"),
     (("--set", "speed=1"), "propose has no 'speed'; choose of scales, zoom, threshold, nms"),
-    (("--max-side", 3), "max_side is 3"),
+    (("--set", "max_side=3"), "max_side is 3"),
     (("--draw", -1), "--draw is -1"),
     (("--device", "toaster"), "device 'toaster' is not to be had here"),
     (("--device", "meta"), "device 'meta' is not to be had here"),

@@ -87,7 +87,7 @@ def test_masks_are_judged_on_objects_that_have_one(cli, scenes, boxed, tmp_path)
     (tmp_path / "rows.json").write_text(json.dumps(rows), "utf-8")
     code, said, err = cli("evaluate", "detections", tmp_path / "rows.json", where)
     assert code == 0 and said[0].startswith("masks      2 instances: AP 1.000") and "masks are judged, on the others" in err[0]
-    code, said, _ = cli("evaluate", "shapes", where, "--figure", tmp_path / "f.png", "--top-k", 5)
+    code, said, _ = cli("evaluate", "shapes", where, "--figures", tmp_path / "f", "--top-k", 5)
     assert code == 0 and [line[:22] for line in said[1:3]] == [
         "masks      2 instances",
         f"boxes      {len(annotations)} instances"[:22],

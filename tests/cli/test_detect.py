@@ -137,10 +137,8 @@ def perfect(scenes):
 def test_results_are_judged_and_drawn(cli, scenes, tmp_path):
     rows = perfect(scenes)
     (tmp_path / "r.json").write_text(json.dumps(rows[1:]), "utf-8")
-    out, drawings = tmp_path / "n/numbers.json", (tmp_path / "confusion.png", tmp_path / "curve.png")
-    code, said, _ = cli(
-        "evaluate", "detections", tmp_path / "r.json", scenes, "-o", out, "--confusion", drawings[0], "--curve", drawings[1]
-    )
+    out, drawings = tmp_path / "n/numbers.json", (tmp_path / "d/confusion.png", tmp_path / "d/curve.png")
+    code, said, _ = cli("evaluate", "detections", tmp_path / "r.json", scenes, "-o", out, "--figures", tmp_path / "d")
     assert code == 0
     assert said[0].startswith(f"masks      {len(rows)} instances: AP 0.") and said[1].startswith("boxes ")
     assert any(line.startswith("category") for line in said) and any("1 of" in line and "objects missed" in line for line in said)

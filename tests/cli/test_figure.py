@@ -1,4 +1,4 @@
-"""`evaluate --figure`: each picture under its own word, and a picture where nothing was found is the worst."""
+"""`evaluate --figures`: each picture under its own word, and a picture where nothing was found is the worst."""
 
 import numpy as np
 
@@ -18,8 +18,8 @@ def test_the_worst_has_no_proposal_and_the_best_are_the_truth():
 
 
 def test_it_is_written_for_one_picture_too(cli, network, tmp_path):
-    assert cli("evaluate", network, "shapes:1", "--top-k", 5, "--figure", tmp_path / "f.png")[0] == 0
-    assert (tmp_path / "f.png").read_bytes()[:4] == b"\x89PNG"
+    assert cli("evaluate", network, "shapes:1", "--top-k", 5, "--figures", tmp_path / "f")[0] == 0
+    assert (tmp_path / "f/pictures.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_edges_before_and_after_of_the_same_places(cli, tmp_path):
@@ -31,5 +31,5 @@ def test_edges_before_and_after_of_the_same_places(cli, tmp_path):
     spread = rows[1:].max(-1).astype(int) - rows[1:].min(-1)
     wrong = (spread > 30) & (rows[1:, ..., 1] < rows[1:].max(-1))  # coloured, and not green
     assert 0 < wrong[1].sum() < 0.8 * wrong[0].sum(), "less blue and orange after refinement"
-    assert cli("evaluate", "shapes-sharp", "shapes:1", "--top-k", 2, "--edges", tmp_path / "e.png")[0] == 0
-    assert (tmp_path / "e.png").read_bytes()[:4] == b"\x89PNG"
+    assert cli("evaluate", "shapes-sharp", "shapes:1", "--top-k", 2, "--figures", tmp_path / "e")[0] == 0
+    assert (tmp_path / "e/edges.png").read_bytes()[:4] == b"\x89PNG"

@@ -49,7 +49,7 @@ def test_options_reach_the_proposals(cli, network, photo, tmp_path):
 
     plain = count()
     assert count("--set", "nms=0.3") < plain
-    assert count("--max-side", 16, "--set", "nms=0.99") < plain
+    assert count("--set", "max_side=16", "--set", "nms=0.99") < plain
     assert not (tmp_path / "o/photo.png").exists()
 
 
