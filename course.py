@@ -18,7 +18,8 @@ VENV = ROOT / ".venv"
 MADE_FROM = VENV / "made-from.txt"  # written last: without it .venv is half-made
 PYTHON = str(VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 MINE = ROOT / "my-lessons"  # where learners write
-LAB = "-m jupyterlab my-lessons --LabApp.default_url=/lab/tree/00_start_here.ipynb"
+LAB = "-m jupyterlab my-lessons --LabApp.default_url=/lab/tree/00_start_here.ipynb --LabApp.app_settings_dir=my-lessons/.lab"
+NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}  # which else asks whether to show Jupyter's
 JOBS = {"lab": LAB, "demo": "-m fairseg_lite.cli demo", "shell": "-m IPython"}
 JOBS |= {"book": "docs/book.py", "slides": "docs/book.py --slides"}
 WHOLE = "from importlib.util import find_spec as f; assert all(map(f, 'torch torchvision IPython nbval ruff mypy'.split()))"
@@ -81,7 +82,8 @@ def setup():
 
 def copy_lessons():
     """Lessons without outputs, to write in. A copy that is there stays as it is, also where its lesson has changed since."""
-    MINE.mkdir(exist_ok=True)
+    (MINE / ".lab").mkdir(parents=True, exist_ok=True)
+    (MINE / ".lab/overrides.json").write_text(json.dumps(NO_NEWS), "utf-8")
     for path in sorted((ROOT / "lessons").glob("*.ipynb")):
         lesson, mine = json.loads(path.read_text("utf-8")), MINE / path.name
         for cell in lesson["cells"]:

@@ -221,7 +221,7 @@ def test_lab_opens_copies_without_outputs_and_never_overwrites_one(course, capsy
     assert course.main(["lab"]) == 0
     assert "jupyterlab my-lessons" in " ".join(course.told[-1][0])
     lessons = sorted((ROOT / "lessons").glob("*.ipynb"))
-    assert [p.name for p in sorted(course.MINE.iterdir())] == [p.name for p in lessons]
+    assert [p.name for p in sorted(course.MINE.glob("*.ipynb"))] == [p.name for p in lessons]
     mine, lesson = (json.loads((folder / lessons[3].name).read_text("utf-8")) for folder in (course.MINE, ROOT / "lessons"))
     assert [c["source"] for c in mine["cells"]] == [c["source"] for c in lesson["cells"]]
     code = [c for c in mine["cells"] if c["cell_type"] == "code"]

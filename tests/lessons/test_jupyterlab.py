@@ -27,6 +27,8 @@ READY = f"() => window.jupyterapp && {PANEL}?.sessionContext?.session?.kernel?.s
 WHOLE = f"() => {{ {PANEL}.content.notebookConfig = {{...{PANEL}.content.notebookConfig, windowingMode: 'none'}}; }}"
 CELLS = f"{PANEL}.model.toJSON().cells.filter(c => c.cell_type === 'code' && c.source.length)"
 FAILED = f"{CELLS}.flatMap(c => c.outputs).filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue)"
+NEWS = """async () => (await jupyterapp.serviceManager.settings.fetch('@jupyterlab/apputils-extension:notification')).schema
+    .properties.fetchNews.default"""
 ENDED = (
     f"() => {FAILED}.length || ({CELLS}.every(c => c.execution_count) && {PANEL}.sessionContext.session.kernel.status === 'idle')"
 )
@@ -120,6 +122,7 @@ def test_a_lesson_runs_and_its_predictions_and_sliders_answer(path, page, tmp_pa
     assert page.locator(".jp-DirListing-itemText").all_inner_texts() == [p.name for p in PATHS], (
         "the file list shows lessons only"
     )
+    assert page.evaluate(NEWS) == "false", "nobody is asked about Jupyter's news"
     page.evaluate(WHOLE)
     page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
     page.wait_for_function(ENDED, timeout=1_200_000)
