@@ -156,6 +156,16 @@ def fold_predictions(page: BeautifulSoup) -> None:
             summary.string = "The result: predict first, then open"
 
 
+def lead_to_solutions(page: BeautifulSoup, solutions: str) -> None:
+    """Where a reader writes something, a link leads to what one could have written; what a try of the empty stub said is left out."""
+    for cell in page(class_=re.compile("^celltag_(yours|check)")):
+        name = next(tag for tag in cell["class"] if tag.startswith("celltag_")).partition(":")[2]
+        if output := cell.find(class_="output_wrapper"):
+            output.clear()
+            output.append(link := page.new_tag("a", href=f"{solutions}#{name}", attrs={"class": "solution"}))
+            link.string = "A solution: write yours first"
+
+
 def glossary() -> dict[str, str]:
     """Meanings by word, from the tables of docs/glossary.md, where every row has four cells."""
     rows = re.findall(r"^\| ([^|]+) \|[^|]*\| ([^|]+) \| \d\d \|$", (HERE / "glossary.md").read_text("utf-8"), re.M)
@@ -249,6 +259,7 @@ def write_book(out: Path) -> Path:
     titles = {"index.html": "Contents", **{name: page.h1.get_text() for name, page in pages.items()}}
     for before, (name, page), after in zip(names, pages.items(), names[2:], strict=False):
         fold_predictions(page)
+        lead_to_solutions(page, f"lesson{name[:2]}.html")
         if name != "glossary.html":
             explain(page, meanings)
         inside = [(f"#{heading['id']}", heading.get_text()) for heading, _ in sections(page)[1:]]

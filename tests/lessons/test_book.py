@@ -114,6 +114,14 @@ def test_solutions_stand_in_the_book(pages):
         assert [h.get_text() for h in page.main("h2")] == list(lesson.HINTS)
         assert all(f"def {checks.solved(lesson, name).__name__}(" in page.main.get_text() for name in lesson.HINTS)
         assert pages[f"{path.stem}.html"].main.find("a", string="solutions")["href"] == f"lesson{path.stem[:2]}.html"
+        asked = [a["href"] for a in pages[f"{path.stem}.html"]("a", class_="solution")]
+        assert sorted(asked) == sorted(f"lesson{path.stem[:2]}.html#{name}" for name in lesson.HINTS)
+
+
+def test_no_solution_stands_under_its_stub(pages):
+    for path in PATHS:
+        written = "".join(out.get_text() for out in pages[f"{path.stem}.html"](class_="output_stream"))
+        assert "(lesson.hint(" not in written and "lesson.solution(" not in written and "(The lesson goes on" not in written
 
 
 def test_search_knows_every_section(pages, book):
