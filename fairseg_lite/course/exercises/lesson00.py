@@ -38,7 +38,7 @@ WRONG = {
     },
 }
 PREDICTIONS = {
-    "cells": Guess(12, ask="Cells a side", why="192 / 16; that makes 144 in all."),
+    "cells": Guess(12, ask="Cells along each side", why="192 / 16; that makes 144 in all."),
     "gains": Guess("a star", ("a large plain square", "a star"), why="Its tips and notches are what a coarse mask rounds off."),
     "boxes": Guess(
         "one", ("one", "a few", "as many as proposals"), why="Of boxes with the same name on one spot only the surest stays."

@@ -76,7 +76,7 @@ PREDICTIONS = {
         ("better", "worse"),
         why="Textures have two colours, camouflage has the ground's, rings have a hole in the middle.",
     ),
-    "cells": Guess(8, ask="Cells a side", why="128 px halved four times; six of them belong to the patch."),
+    "cells": Guess(8, ask="Cells along each side", why="128 px halved four times; six of them belong to the patch."),
     "weights": Guess(314.7, within=20, ask="Millions of weights", why="100,352 inputs times 3,136 outputs."),
     "rank": Guess(512, why="A product has at most the rank of its narrow side."),
     "numbers": Guess("about 50", ("about 5", "about 50", "about 500"), why="Masks are regular: few patterns make most of them."),

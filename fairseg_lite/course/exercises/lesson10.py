@@ -59,7 +59,7 @@ WRONG = {
 }
 PREDICTIONS = {
     "ap": Guess(0.3, within=0.01, ask="AP", why="It reaches .50, .55 and .60: three thresholds of ten."),
-    "six": Guess(0.69, within=0.07, ask="The AP of six", why="Along the upper edge of the others: only the order is another."),
+    "six": Guess(0.69, within=0.07, ask="The AP of six", why="It follows the upper edge of the others: only the order differs."),
     "pull": Guess("1, 3, 6", ("1, 1, 1", "1, 2, 3", "1, 3, 6"), why="As many classifiers as call each an object."),
     "star": Guess(0.667, within=0.01, why="Four of six."),
     "highest": Guess(

@@ -54,7 +54,7 @@ WRONG = {
     },
 }
 PREDICTIONS = {
-    "needed": Guess(37, within=10, ask="Patches a second", why="500,000 steps of 32 patches in 5 times 86,400 seconds."),
+    "needed": Guess(37, within=10, ask="Patches per second", why="500,000 steps of 32 patches in 5 times 86,400 seconds."),
     "knob": Guess(
         "precision",
         ("threads", "layout", "precision"),
@@ -62,9 +62,9 @@ PREDICTIONS = {
         why="bfloat16 has 8 bits where float32 has 24; the other two only change who computes what, and in which order.",
     ),
     "halves": Guess(
-        "with as many positives each",
-        ("any two halves", "with as many positives each", "neither"),
-        ask="The same gradient as the whole have",
+        "halves with 8 positives each",
+        ("any two halves", "halves with 8 positives each", "neither"),
+        ask="The gradient of the whole batch is that of",
         why="The mask loss is a mean over positives.",
     ),
     "order": Guess(
@@ -79,7 +79,7 @@ PREDICTIONS = {
         ask="The host waits",
         why="How many patches are positive decides how large the result is, and the host has to know that.",
     ),
-    "share": Guess(0.39, within=0.1, ask="The share of its peak", why="1.45 TFLOP a step, and a step in .86 seconds."),
+    "share": Guess(0.39, within=0.1, ask="The share of its peak", why="1.45 TFLOP per step, and .86 seconds for each step."),
 }
 
 

@@ -53,14 +53,14 @@ WRONG = {
     },
 }
 PREDICTIONS = {
-    "word": Guess(0, within=0.4, ask="How many words", why="It can only say words that it was taught, and this is none of them."),
+    "word": Guess(0, within=0.4, ask="How many words", why="It can only say words that it was taught, and this is not one of them."),
     "shown": Guess(58, within=8, ask="How often", why="Steps times patches with an object, shared by all objects."),
     "gains": Guess(
         "the names",
         ("the outlines", "the names"),
-        why="Where an object ends it knew from thousands of photographs; your word it hears for the first time.",
+        why="It knew where objects end from thousands of photographs; it meets your word for the first time.",
     ),
-    "alarms": Guess(3, within=1, ask="In how many", why="Fewer; but six pictures show little of all that is no animal."),
+    "alarms": Guess(3, within=1, ask="In how many", why="Fewer; but six pictures show little of all that is not an animal."),
 }
 
 
