@@ -193,7 +193,7 @@ def recipe_of(a: argparse.Namespace, kind: str, stored: dict, begin=None) -> Any
     model = dict(a.set).get("model", model or recipe.model)
     check_choice("model", model, [name for name in MODELS if name.startswith(kind)])
     if model != recipe.model:  # options are of one network
-        recipe = replace(recipe, model=model, options={} if "model" in dict(a.set) else recipe.options)
+        recipe = replace(recipe, model=model, options={} if "model" in dict(a.set) or kind == "multipathnet" else recipe.options)
     return changed(recipe, a.set, options_of(model))
 
 

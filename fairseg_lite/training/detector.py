@@ -182,20 +182,23 @@ def build_multipathnet(
         return MODELS[recipe.model](**kwargs)
 
 
-def renamed(model: MultiPathNet, categories: Sequence[str], seed: int = 0) -> MultiPathNet:
+def renamed(model: MultiPathNet, categories: Sequence[str], seed: int = 0, **options: Any) -> MultiPathNet:
     """A network for other categories, with the weights of one: what it knew by the same name it still knows.
 
     Args:
         model: a trained one. categories: the new ones, K. seed: of the random numbers that a new name's classifier begins with.
+        options: of its kind, where they shall be others and the weights stay of their shapes, such as frozen.
     Returns:
         A network of the same kind; a new name's boxes begin with the mean of the old ones.
     Raises:
-        InputError: its record does not say how it was built.
+        InputError: its record does not say how it was built, or options that ask for other weights.
     """
     old = list(model.record.categories)
     with seeded(seed):
-        fresh = MODELS[model.record.model](**{**model.record.kwargs, "num_classes": len(categories)})
+        fresh = MODELS[model.record.model](**{**model.record.kwargs, **options, "num_classes": len(categories)})
     state, mine = model.state_dict(), fresh.state_dict()
+    if {k: v.shape[1:] for k, v in state.items()} != {k: v.shape[1:] for k, v in mine.items()}:
+        raise InputError(f"options {options} make another network than the one to go on with; leave out those that do, or --from")
     for key, value in state.items():
         if key.startswith(("classes.", "boxes.")):
             known, begin = (t.unflatten(0, (n + 1, -1)) for t, n in ((value, len(old)), (mine[key], len(categories))))
@@ -254,7 +257,7 @@ def train_multipathnet(
     if not dataset.categories:
         raise InputError("the data set has no category; MultiPathNet needs at least one to name")
     categories: dict[str, Any] = named(dataset)
-    fresh = model and renamed(model, dataset.categories, recipe.fit.seed)
+    fresh = model and renamed(model, dataset.categories, recipe.fit.seed, **recipe.options)
     model = begun(recipe, out, resume, data=described(dataset), **categories) or fresh
     going_on = model is not None
     model = model or build_multipathnet(recipe, len(dataset.categories), trunk_from=trunk_from, trunk_weights=trunk_weights)

@@ -222,12 +222,13 @@ MULTIPATHNET = {
     ),
     # ours: several sets of photographs, on the trunk of the network that proposes
     "mixed": MultiPathRecipe(
-        **LITE, cache=2000, fit=FitConfig(
-            steps=2500, lr=1e-3, **{**OURS, "save_every": 200}, schedule="wsd", decay=0.3, ema=0.998, log_every=20
+        **LITE, options={"frozen": 5}, cache=2000, fit=FitConfig(
+            steps=2500, lr=1e-3, **{**PHOTOS, "weight_decay": 0.05, "save_every": 200}, schedule="wsd", decay=0.3, ema=0.998,
+            log_every=20,
         ),
     ),
     # ours: a few pictures of your own
-    "few": MultiPathRecipe(**LITE, fit=FitConfig(**FEW)),
+    "few": MultiPathRecipe(**LITE, options={"frozen": 7}, fit=FitConfig(**FEW)),
     # MultiPath section 4.1 [papers 3.3]: 4 pictures of 64 proposals, of the 1000 best; no weight decay
     "paper": MultiPathRecipe(model="multipathnet_vgg16", top=1000, short_side=(800, 800), fit=SCRIPT),
     # official script [papers 3.3, 4.13, 4.14]: the same numbers; its heads are not tied to their thresholds, and its trunk

@@ -12,6 +12,7 @@ from fairseg_lite.data.coco import CocoDataset, write_coco_folder
 from fairseg_lite.data.results import Boxes, load_boxes, save_boxes
 from fairseg_lite.data.rois import RoiSampler
 from fairseg_lite.data.shapes import ShapesDataset
+from fairseg_lite.errors import InputError
 from fairseg_lite.models.checkpoints import MODELS, load_model, load_tensors
 from fairseg_lite.models.losses import multipath_loss, searched
 from fairseg_lite.models.multipathnet import MultiPathNet, MultiPathOutput, multipathnet_tiny
@@ -213,6 +214,16 @@ def test_other_names_keep_what_is_known():
     )
     assert torch.allclose(after.deltas[:, [0, 3, 2]], before.deltas)
     assert torch.allclose(after.deltas[:, 1], before.deltas[:, 1:].mean(1), atol=1e-6)
+
+
+def test_going_on_may_train_other_stages_and_no_other_network():
+    model = multipathnet_tiny(num_classes=2)
+    model.record = replace(model.record, categories=("cat", "dog"))
+    held = [sum(not p.requires_grad for p in renamed(model, ("cat",), frozen=n).trunk.parameters()) for n in (0, 2)]
+    assert held[0] == 0 < held[1]
+    for options in ({"integral": False}, {"foveal": False}, {"skip": False}, {"width": 64}):
+        with pytest.raises(InputError, match="make another network"):
+            renamed(model, ("cat",), **options)
 
 
 # --- proposals
