@@ -27,7 +27,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"], help="default: both")
     add_set(
         p,
-        "against=NAME (a second network, in turns), width=PX, height=PX, scales=N, top_k=N, repeat=N (the fastest counts), batch=N",
+        "against=NAME (another one, in turns), width=PX, height=PX, scales=N, top_k=N, repeat=N (the fastest counts), batch=N",
     )
     p.add_argument("--quick", action="store_true", help="small picture and network, one run: to see that it works")
     p.add_argument("--json", metavar="FILE", help="write all numbers as JSON")

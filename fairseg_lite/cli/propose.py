@@ -33,7 +33,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--coarse", action="store_true", help="of a SharpMask: the masks before refinement")
     add_set(
         p,
-        "nms=IOU, max_side=PX (1024; larger pictures are reduced), zoom=N (more scales, for small objects), threshold=P, scales=S,...",
+        "nms=IOU, max_side=PX (1024: larger are reduced), zoom=N (more scales, for small objects), threshold=P, scales=S,...",
     )
     add(p, "--precision", "--device")
 

@@ -119,6 +119,8 @@ PHOTOS: dict = {**OURS, "weight_decay": 0.1, "lr_scale": {"trunk.": 0.2}}  # the
 # photographs are few and large; inference shows grey beyond them, and reduces them
 SHAKEN: dict = {"padding": "mean", "colour": 0.4, "turn": 20.0, "max_side": 1024}
 
+# can be lengthened while the rate is constant
+LONG: dict = {**PHOTOS, "save_every": 200, "log_every": 20, "schedule": "wsd", "ema": 0.998}
 # minutes on two cores
 FEW: dict = {**OURS, "steps": 300, "lr": 3e-4, "weight_decay": 0.1, "warmup": 20, "ema": 0.98}
 LITE: dict = {
@@ -132,12 +134,10 @@ DEEPMASK = {
     "lesson": Recipe(positives=24, negatives=8, fit=FitConfig(steps=800, lr=2e-3, **{**OURS, "warmup": 80, "save_every": 200})),
     # ours: photographs within an hour on two cores, from an ImageNet trunk
     "photos": Recipe(model="deepmask_resnet50", freeze=2, **SHAKEN, fit=FitConfig(steps=2000, lr=1e-3, **PHOTOS)),
-    # ours: several sets of photographs, a small trunk; a run can be lengthened while the rate is constant
+    # ours: several sets of photographs, a small trunk
     "mixed": Recipe(
         model="deepmask_lite0", positives=22, negatives=10, freeze=3, **{**SHAKEN, "turn": 15.0}, cache=3000,
-        fit=FitConfig(
-            steps=6000, lr=1e-3, **{**PHOTOS, "save_every": 200}, schedule="wsd", decay=0.25, ema=0.999, log_every=20
-        ),
+        fit=FitConfig(steps=6000, lr=1e-3, decay=0.25, **{**LONG, "ema": 0.999}),
     ),
     # ours: a few pictures of your own, from the network for photographs, whose trunk stays as it is
     "few": Recipe(model="deepmask_lite0", positives=22, negatives=10, freeze=5, **SHAKEN, paste=0.3, fit=FitConfig(**FEW)),
@@ -174,10 +174,7 @@ SHARPMASK = {  # a frozen score asks for no negatives
     # ours: several sets of photographs, on a DeepMask of the recipe of the same name
     "mixed": Recipe(
         model="sharpmask_lite0", positives=24, negatives=0, **{**SHAKEN, "turn": 15.0}, cache=3000,
-        fit=FitConfig(
-            steps=3000, lr=1e-3, **{**PHOTOS, "save_every": 200, "weight_decay": 0.05}, schedule="wsd", decay=0.4, ema=0.998,
-            log_every=20,
-        ),
+        fit=FitConfig(steps=3000, lr=1e-3, decay=0.4, **{**LONG, "weight_decay": 0.05}),
     ),
     # ours: a few pictures of your own, masks and scores together, on a trunk that stays as it is
     "few": Recipe(
@@ -222,10 +219,8 @@ MULTIPATHNET = {
     ),
     # ours: several sets of photographs, on the trunk of the network that proposes
     "mixed": MultiPathRecipe(
-        **LITE, options={"frozen": 5}, cache=2000, fit=FitConfig(
-            steps=2500, lr=1e-3, **{**PHOTOS, "weight_decay": 0.05, "save_every": 200}, schedule="wsd", decay=0.3, ema=0.998,
-            log_every=20,
-        ),
+        **LITE, options={"frozen": 5}, cache=2000,
+        fit=FitConfig(steps=2500, lr=1e-3, decay=0.3, **{**LONG, "weight_decay": 0.05}),
     ),
     # ours: a few pictures of your own
     "few": MultiPathRecipe(**LITE, options={"frozen": 7}, fit=FitConfig(**FEW)),
