@@ -157,7 +157,7 @@ def fold_predictions(page: BeautifulSoup) -> None:
 
 
 def lead_to_solutions(page: BeautifulSoup, solutions: str) -> None:
-    """Where a reader writes something, a link leads to what one could have written; what a try of the empty stub said is left out."""
+    """Where a reader writes something, a link leads to what one could have written; what the empty stub was told is not."""
     for cell in page(class_=re.compile("^celltag_(yours|check)")):
         name = next(tag for tag in cell["class"] if tag.startswith("celltag_")).partition(":")[2]
         if output := cell.find(class_="output_wrapper"):

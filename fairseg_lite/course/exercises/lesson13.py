@@ -53,7 +53,7 @@ WRONG = {
     },
 }
 PREDICTIONS = {
-    "word": Guess(0, within=0.4, ask="How many words", why="It can only say words that it was taught, and this is not one of them."),
+    "word": Guess(0, within=0.4, ask="How many words", why="It can only say words it was taught, and this is not one of them."),
     "shown": Guess(58, within=8, ask="How often", why="Steps times patches with an object, shared by all objects."),
     "gains": Guess(
         "the names",
