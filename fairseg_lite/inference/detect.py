@@ -35,11 +35,11 @@ from fairseg_lite.models.checkpoints import SHIPPED, load_model
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipathnet import MultiPathNet, probabilities
 from fairseg_lite.models.network import Timer
-from fairseg_lite.models.roi_pooling import Region
+from fairseg_lite.models.roi_pooling import Region, readable
 from fairseg_lite.models.sharpmask import SharpMask
 
 PROPOSALS = 200  # of a picture, where none are given
-ROI_BYTES = 2**28  # of pooled features that are looked at together
+ROI_BYTES = 2**27  # of pooled features that are looked at together
 RANGES = {  # of options
     "score_threshold": (0, 1), "nms": (0, 1), "vote": (0, 1), "prune": (0, 1), "iterations": (1, None), "crops": (0, None),
     "top": (1, None), "max_side": (16, None), "short_side": (16, None),
@@ -140,7 +140,7 @@ def _looks(
         for model in models:
             pixels = resized(model.normalise(image), scale)
             seen = model.features(torch.stack([pixels, pixels.flip(-1)][: 1 + flip]).to(next(model.parameters()).dtype))
-            levels.append([x.float().contiguous() for x in seen])  # as pooling wants them
+            levels.append([readable(x, model.pooling) for x in seen])
     ratio = rois.new_tensor([pixels.shape[-1] / width, pixels.shape[-2] / height] * 2)
     looks = []
     with timer("rois"):
@@ -179,8 +179,8 @@ def _mean_look(
     """
     looks: list[tuple[Tensor, Tensor]] = []
     for model, features in zip(models, levels, strict=True):
-        channels = sum(features[i].shape[1] for m in model.modules() if isinstance(m, Region) for i in m.levels)
-        together = max(1, ROI_BYTES // (8 * max(channels, 1) * model.pooled**2))  # the grids, and once more when they are joined
+        channels = max(sum(features[i].shape[1] for i in m.levels) for m in model.modules() if isinstance(m, Region))
+        together = max(1, ROI_BYTES // (12 * channels * model.pooled**2))  # grids, and twice more when a region joins them
         for mirror in range(1 + flip):
             for crop in range(1 + crops):
                 seen = shaken(rois, crop)

@@ -157,20 +157,21 @@ class MultiPathNet(Network):
             InputError: RoIs of another shape, with a NaN or an infinite number, or of a picture that is not there.
         """
         check_rois(rois, len(levels[0]))
-        seen: dict[tuple[float, int], Tensor] = {}  # regions that look at the same share what was pooled
         own, exact = next(self.parameters()).dtype, self.boxes.weight.dtype
+        regions = [*self.regions, *([] if self.box_region is None else [self.box_region])]
 
-        def look(region: Region) -> Tensor:
-            wide = torch.cat([rois[:, :1], foveal_boxes(rois[:, 1:], (region.factor,))[0]], 1)
-            for i in region.levels:
-                if (region.factor, i) not in seen:
-                    scale = 1 / self.trunk.level_strides[i]
-                    pooled = roi_pool(levels[i], wide, self.pooled, scale=scale, how=self.pooling)
-                    seen[region.factor, i] = pooled if own == torch.float32 else pooled.to(own)
-            return region([seen[region.factor, i] for i in region.levels]).to(exact)
+        def look(factor: float) -> dict[Region, Tensor]:
+            """What the regions of one factor see, from the same grids, which are gone when the next factor's are made."""
+            wide = torch.cat([rois[:, :1], foveal_boxes(rois[:, 1:], (factor,))[0]], 1)
+            alike, grids = [r for r in regions if r.factor == factor], {}
+            for i in {i for region in alike for i in region.levels}:
+                pooled = roi_pool(levels[i], wide, self.pooled, scale=1 / self.trunk.level_strides[i], how=self.pooling)
+                grids[i] = pooled if own == torch.float32 else pooled.to(own)
+            return {region: region([grids[i] for i in region.levels]).to(exact) for region in alike}
 
-        x = torch.cat([look(region) for region in self.regions], 1)  # (N, F)
-        deltas = self.boxes(x if self.box_region is None else look(self.box_region))
+        seen = {region: x for factor in {r.factor for r in regions} for region, x in look(factor).items()}
+        x = torch.cat([seen[region] for region in self.regions], 1)  # (N, F)
+        deltas = self.boxes(x if self.box_region is None else seen[self.box_region])
         logits = torch.stack([head(x) for head in self.classes])
         return MultiPathOutput(logits, deltas.view(len(rois), self.num_classes + 1, 4))
 
@@ -247,14 +248,9 @@ def multipathnet_vgg16(
 
 @recorded
 def multipathnet_resnet18(
-    *,
-    num_classes: int,
-    trunk: dict | None = None,
-    conv5: dict | None = None,
-    trunk_weights: Weights = None,
-    head: str = "conv5",
+    *, num_classes: int, trunk: dict | None = None, conv5: dict | None = None, trunk_weights: Weights = None, head: str = "conv5",
     **options: Any,
-) -> MultiPathNet:
+) -> MultiPathNet:  # fmt: skip
     """ResNet-18 of the kind FAIR released (there: foveal=False, skip=False). Options: `multipathnet_resnet50`'s.
 
     trunk, conv5: other options of `ResNetTrunk` and `ResidualTower`; the form of an official file (official/networks.py).

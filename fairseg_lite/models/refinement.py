@@ -135,15 +135,9 @@ class RefinementModule(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        features: int,
-        channels: int,
-        out: int,
-        upsample: str = "bilinear",
-        padding: str = "symmetric",
+        self, *, features: int, channels: int, out: int, upsample: str = "bilinear", padding: str = "symmetric",
         paths: str = "both",
-    ):
+    ):  # fmt: skip
         super().__init__()
         for what, value, options in (
             ("upsample", upsample, ("bilinear", "nearest")),

@@ -15,10 +15,11 @@ Shapes: B batch, C channels, h x w cells of a feature map of stride 1/s, N RoIs,
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 from torchvision.ops import roi_pool as roi_pool_v1
@@ -28,7 +29,6 @@ from fairseg_lite.models.trunks import Bottleneck, residual_layer
 
 METHODS = ("v1", "v2", "align")
 SAMPLES = 2  # of "align", in each direction of a bin
-SMALL = 64 * 64  # cells of a feature map, up to which "align" on a CPU is two matrix products
 
 
 def roi_pool(features: Tensor, rois: Tensor, size: int | tuple[int, int], *, scale: float, how: str = "v2") -> Tensor:
@@ -51,39 +51,54 @@ def roi_pool(features: Tensor, rois: Tensor, size: int | tuple[int, int], *, sca
     Source: Girshick 2015, section 2.1; official `inn.ROIPooling`. Lesson: 08.
     """
     rows, columns = (size, size) if isinstance(size, int) else size
-    if features.dtype in (torch.float16, torch.bfloat16):  # whose 8 or 11 bits would move the boxes
+    check_choice("how", how, METHODS)
+    plain = features.is_cpu and not (torch.is_grad_enabled() and features.requires_grad)  # nothing goes back
+    short = features.dtype in (torch.float16, torch.bfloat16)
+    if short and not (how == "v2" and plain):  # in 8 or 11 bits boxes would move; the largest cell stays the largest
         return roi_pool(features.float(), rois, size, scale=scale, how=how).to(features.dtype)
     if how == "v1":
         return roi_pool_v1(features, rois.to(features.dtype), (rows, columns), scale)
-    if how == "align" and features.device.type == "cpu" and features.shape[2] * features.shape[3] <= SMALL:
-        return _small_align(features, rois, rows, columns, scale)
     if how == "align":
-        return _by_all(roi_align, features, rois.to(features.dtype), (rows, columns), scale, SAMPLES, True)
-    check_choice("how", how, METHODS)
-    y1, y2 = _bins(rois[:, 2], rois[:, 4], rows, scale)  # (N, rows) first cell, and first cell after
-    x1, x2 = _bins(rois[:, 1], rois[:, 3], columns, scale)
-    n = len(rois)
-    # every bin becomes a RoI of its own, in whole cells, for torchvision's pooling to one number
-    edges = (rois[:, 0, None, None], x1[:, None], y1[:, :, None], x2[:, None] - 1, y2[:, :, None] - 1)
-    bins = torch.stack([e.expand(n, rows, columns) for e in edges], -1)  # (N, rows, columns, 5)
-    pooled = _by_all(roi_pool_v1, features, bins.reshape(-1, 5).to(features.dtype), 1, 1.0)  # (N rows columns, C, 1, 1)
-    pooled = pooled.view(n, rows, columns, features.shape[1]).permute(0, 3, 1, 2)  # (N, C, rows, columns)
-    full = (y2 > y1)[:, None, :, None] & (x2 > x1)[:, None, None]
-    return torch.where(full, pooled, 0.0)
+        align = _weighted if features.is_cpu else partial(roi_align, sampling_ratio=SAMPLES, aligned=True)
+        return align(features, rois.to(features.dtype), (rows, columns), scale)
+    y1, y2 = _bins(rois[:, 2], rois[:, 4], rows, scale, features.shape[2])  # (N, rows) first cell, and first cell after
+    x1, x2 = _bins(rois[:, 1], rois[:, 3], columns, scale, features.shape[3])
+    if plain:
+        pooled = _largest(features, rois[:, 0], y1, y2, x1, x2)
+    else:  # every bin becomes a RoI of its own, in whole cells, for torchvision's pooling to one number
+        edges = (rois[:, 0, None, None], x1[:, None], y1[:, :, None], x2[:, None] - 1, y2[:, :, None] - 1)
+        bins = torch.stack([e.expand(-1, rows, columns) for e in edges], -1)  # (N, rows, columns, 5)
+        pooled = roi_pool_v1(features, bins.reshape(-1, 5).to(features.dtype), 1, 1.0)  # (N rows columns, C, 1, 1)
+        pooled = pooled.view(-1, rows, columns, features.shape[1])
+    empty = (y2 <= y1)[:, :, None, None] | (x2 <= x1)[:, None, :, None]
+    return pooled.masked_fill(empty, 0.0).permute(0, 3, 1, 2)  # (N, C, rows, columns)
 
 
-def _by_all(pool: Any, features: Tensor, rois: Tensor, *options: Any) -> Tensor:
-    """One of torchvision's poolings, which compute in one thread, shared out to all; where no gradient is wanted."""
-    threads = torch.get_num_threads()
-    if threads == 1 or torch.is_grad_enabled() or not features.is_cpu or len(rois) < threads:
-        return pool(features, rois, *options)
+def readable(features: Tensor, how: str) -> Tensor:
+    """Features in the type and the order in which `roi_pool` reads them fastest where no gradient is wanted."""
+    if features.is_cpu and how != "v1":
+        return (features if how == "v2" else features.float()).contiguous(memory_format=torch.channels_last)
+    return features.float().contiguous()
 
-    def some(part: Tensor) -> Tensor:
-        with torch.no_grad():  # which each thread says for itself
-            return pool(features, part, *options)
 
-    with ThreadPoolExecutor(threads) as workers:
-        return torch.cat(list(workers.map(some, rois.chunk(threads))))
+def _largest(features: Tensor, picture: Tensor, y1: Tensor, y2: Tensor, x1: Tensor, x2: Tensor) -> Tensor:
+    """(N, rows, columns, C): the largest cell of each bin, by rows and then by columns; of an empty bin, any number.
+
+    Several times faster than torchvision's, which goes through a map for each channel anew. Features are best channels last.
+    """
+    grid = features.permute(0, 2, 3, 1)  # (B, h, w, C)
+    pooled, step = grid.new_empty(len(y1), y1.shape[1], x1.shape[1], grid.shape[3]), torch.arange(max(grid.shape[1:3]))
+    left = x1[:, 0].clamp(max=grid.shape[2] - 1)
+    most = ((b - a).amax(1).clamp(min=1) for a, b in ((y1, y2), (x1, x2)))
+    sizes = torch.stack([picture.long(), left, torch.maximum(x2[:, -1], left + 1), *most], 1)
+    for i, (one, left, right, tall, wide) in enumerate(sizes.tolist()):
+        part = grid[one, :, left:right]
+        for axis, first, after, most in ((0, y1[i], y2[i], tall), (1, x1[i] - left, x2[i] - left, wide)):
+            at = torch.minimum(first[:, None] + step[:most], after[:, None] - 1).clamp_(0, part.shape[axis] - 1)
+            part = part.index_select(axis, at.flatten()).unflatten(axis, at.shape)
+            part = part.amax(axis + 1) if most > 1 else part.squeeze(axis + 1)
+        pooled[i] = part
+    return pooled
 
 
 def check_rois(rois: Tensor, pictures: int) -> None:
@@ -100,45 +115,39 @@ def check_rois(rois: Tensor, pictures: int) -> None:
         raise InputError(f"rois are of pictures {low:.0f} .. {high:.0f}, and the batch has {pictures}, counted from 0")
 
 
-def _small_align(features: Tensor, rois: Tensor, rows: int, columns: int, scale: float) -> Tensor:
-    """torchvision's `roi_align` as (rows x h) @ (h x w) @ (w x columns) for each RoI and channel.
+def _weighted(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -> Tensor:
+    """torchvision's `roi_align` on a CPU: each bin is a sum of 16 cells with weights, what `embedding_bag` is made for.
 
-    Bilinear samples and their means are weights that a row and a column multiply, so matrices do it, forwards and backwards:
-    on a small map several times faster than torchvision, whose backward pass adds one number after the other.
+    Forwards and backwards several times faster, most of all with many channels. Features are best channels last.
     """
-    n, c = len(rois), features.shape[1]
-    exact = torch.promote_types(features.dtype, torch.float32)
-    with torch.autocast(features.device.type, enabled=False):
-        box = rois[:, 1:].to(exact) * scale - 0.5
-        by_row = _sample_weights(box[:, 1], box[:, 3], rows, features.shape[2])  # (N, rows, h)
-        by_column = _sample_weights(box[:, 0], box[:, 2], columns, features.shape[3])  # (N, columns, w)
-        picture, parts, order = rois[:, 0].long(), [features.new_zeros(0, columns, rows, c, dtype=exact)], []
-        for i, one in enumerate(features.to(exact).permute(0, 2, 3, 1)):  # (h, w, C)
-            mine = (picture == i).nonzero()[:, 0]
-            h, w, _ = one.shape
-            x = (by_row[mine].view(-1, h) @ one.reshape(h, w * c)).view(-1, rows, w, c)
-            x = x.transpose(1, 2).reshape(-1, w, rows * c)
-            parts.append((by_column[mine] @ x).view(-1, columns, rows, c))
-            order.append(mine)
-        back = torch.cat(order).argsort() if n else picture
-        return torch.cat(parts)[back].permute(0, 3, 2, 1).to(features.dtype)
+    (_, c, h, w), box = features.shape, rois[:, 1:] * scale - 0.5
+    row, down = _samples(box[:, 1], box[:, 3], size[0], h)  # (N, rows, 4)
+    column, right = _samples(box[:, 0], box[:, 2], size[1], w)
+    row = row + rois[:, :1, None].long() * h
+    cells = row[:, :, None, :, None] * w + column[:, None, :, None]  # (N, rows, columns, 4, 4)
+    weights = (down[:, :, None, :, None] * right[:, None, :, None]).reshape(-1, 16)
+    table = features.permute(0, 2, 3, 1).reshape(-1, c)
+    pooled = F.embedding_bag(cells.reshape(-1, 16), table, mode="sum", per_sample_weights=weights)
+    return pooled.view(len(rois), *size, c).permute(0, 3, 1, 2)
 
 
-def _sample_weights(low: Tensor, high: Tensor, bins: int, cells: int) -> Tensor:
-    """(N, bins, cells): how much each cell counts in each bin between two edges in cells; nothing beyond one cell outside."""
+def _samples(low: Tensor, high: Tensor, bins: int, cells: int) -> tuple[Tensor, Tensor]:
+    """Cells and weights (N, bins, 4) of two bilinear samples in each bin between two edges; a cell outside they are 0."""
     place = (torch.arange(bins * SAMPLES, dtype=low.dtype) + 0.5) / (bins * SAMPLES)
     at = low[:, None] + place * (high - low)[:, None]  # (N, bins * SAMPLES)
-    near = at.clamp(0, cells - 1)[..., None] - torch.arange(cells)
-    weights = (1 - near.abs()).clamp(min=0) * ((at >= -1) & (at <= cells))[..., None]
-    return weights.view(len(low), bins, SAMPLES, cells).mean(2)
+    inside, at = ((at >= -1) & (at <= cells)) / SAMPLES, at.clamp(0, cells - 1)
+    first = at.long()
+    index = torch.stack([first, (first + 1).clamp(max=cells - 1)], -1)
+    weights = torch.stack([1 - at.frac(), at.frac()], -1) * inside[..., None]
+    return index.view(-1, bins, 2 * SAMPLES), weights.view(-1, bins, 2 * SAMPLES)
 
 
-def _bins(low: Tensor, high: Tensor, bins: int, scale: float) -> tuple[Tensor, Tensor]:
-    """First cell and first cell after each of the bins between two edges in pixels: (N, bins) each, whole numbers."""
+def _bins(low: Tensor, high: Tensor, bins: int, scale: float, cells: int) -> tuple[Tensor, Tensor]:
+    """First cell and first cell after each of the bins between two edges in pixels, of cells that are there: (N, bins) each."""
     first = _round(low.float() * scale)
     length = (_round(high.float() * scale) - first).clamp(min=1)  # of no length: one cell
     edges = _round(torch.arange(bins + 1, device=low.device) * (length / bins)[:, None])  # float32, as official
-    edges = edges + first[:, None]
+    edges = (edges + first[:, None]).clamp(0, cells).long()
     return edges[:, :-1], edges[:, 1:]
 
 

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.ops import FrozenBatchNorm2d
 
 from fairseg_lite.data.photos import photographs
@@ -13,7 +16,7 @@ from fairseg_lite.inference.detect import detect
 from fairseg_lite.inference.prepare import prepare
 from fairseg_lite.models.checkpoints import MODELS, load_model
 from fairseg_lite.models.network import Network
-from fairseg_lite.models.roi_pooling import LinearTower, Mix, Region, ResidualTower
+from fairseg_lite.models.roi_pooling import LinearTower, Mix, Region, ResidualTower, readable
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
 ROIS = torch.tensor([[0, 3.0, 5, 60, 70], [0, -9, 2, 30, 31], [0, 20, 20, 120, 90], [0, 100, 1, 110, 9]])
@@ -65,11 +68,44 @@ def test_how_many_rois_go_together_changes_nothing(monkeypatch):
     options = {"masks": None, "score_threshold": 0.01}
     whole = detect(model, photo, boxes, **options)
     assert asked == [20]
-    monkeypatch.setattr(module, "ROI_BYTES", 2**21)
+    monkeypatch.setattr(module, "ROI_BYTES", 2**19)
     parts = detect(model, photo, boxes, **options)
     assert len(asked) > 3 and sum(asked[1:]) == 20
     torch.testing.assert_close(parts.scores, whole.scores, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(parts.boxes, whole.boxes, atol=1e-2, rtol=1e-4)
+
+
+class Held(TorchDispatchMode):
+    """The most bytes of tensors that were made inside and alive at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.most = {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in tree_leaves(out):
+            if isinstance(x, torch.Tensor):
+                self.alive[x.untyped_storage()._cdata] = StorageWeakRef(x.untyped_storage()), x.untyped_storage().nbytes()
+        self.alive = {k: v for k, v in self.alive.items() if not v[0].expired()}
+        self.most = max(self.most, sum(size for _, size in self.alive.values()))
+        return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_of_rois_is_bounded_however_many_they_are(dtype, monkeypatch):
+    model = prepare(MODELS["multipathnet_resnet50"](num_classes=3), dtype=dtype)
+    sides = torch.tensor([1, 1 / 4, 1 / 8, 1 / 16]) * 160
+    levels = [torch.rand(1, c, int(s), int(s)).to(dtype) for c, s in zip((256, 512, 1024), sides[1:], strict=True)]
+    together, ratio = 2**24, torch.ones(4)
+    monkeypatch.setattr(module, "ROI_BYTES", together)
+    held = []
+    for n in (3, 9):
+        with torch.inference_mode(), Held() as count:
+            module._mean_look([model], [[readable(x, "v2") for x in levels]], ROIS[:1, 1:].expand(n, 4), ratio, 160, False, 0)
+        held.append(count.most)
+    given = sum(x.numel() * x.element_size() for x in levels)
+    assert together / 4 < held[0] - given < together and held[1] < held[0] + 2**15, "of the batch alone, and its few results"
 
 
 def test_near_identical_proposals_are_looked_at_once(monkeypatch):

@@ -114,6 +114,12 @@ def test_official_outputs_and_gradients_to_the_bit(how):
     features = data["data"].requires_grad_()
     ours = roi_pool(features, data["rois"] - 1, (6, 7), scale=1 / 16, how=how)
     assert torch.equal(ours, data[f"{how}_out"])
+    assert torch.equal(roi_pool(features.detach(), data["rois"] - 1, (6, 7), scale=1 / 16, how=how), ours), (
+        "another way, no gradient"
+    )
+    short = features.detach().bfloat16()
+    near = roi_pool(short, data["rois"] - 1, (6, 7), scale=1 / 16, how=how)
+    assert torch.equal(near, roi_pool(short.float(), data["rois"] - 1, (6, 7), scale=1 / 16, how=how).bfloat16())
     ours.backward(data[f"{how}_gradOutput"])
     torch.testing.assert_close(features.grad, data[f"{how}_gradInput"], atol=1e-6, rtol=1e-6)  # sums in another order
     assert not torch.equal(data["v1_out"], data["v2_out"])
