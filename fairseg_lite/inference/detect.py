@@ -179,7 +179,7 @@ def _mean_look(
     """
     looks: list[tuple[Tensor, Tensor]] = []
     for model, features in zip(models, levels, strict=True):
-        channels = max(sum(features[i].shape[1] for i in m.levels) for m in model.modules() if isinstance(m, Region))
+        channels = max([1, *(sum(features[i].shape[1] for i in m.levels) for m in model.modules() if isinstance(m, Region))])
         together = max(1, ROI_BYTES // (12 * channels * model.pooled**2))  # grids, and twice more when a region joins them
         for mirror in range(1 + flip):
             for crop in range(1 + crops):

@@ -54,7 +54,7 @@ class Knowing(Network):
         self.classes = torch.tensor([c for _, c in objects])
         self.num_classes, self.width, self.sure = num_classes, width * scale, sure
         self.weight = nn.Parameter(torch.zeros(1))
-        self.asked, self.pooled = [], 1
+        self.asked, self.pooled, self.pooling = [], 1, "v2"
 
     def features(self, images):
         self.images = images
