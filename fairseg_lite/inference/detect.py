@@ -39,7 +39,7 @@ from fairseg_lite.models.roi_pooling import Region, readable
 from fairseg_lite.models.sharpmask import SharpMask
 
 PROPOSALS = 200  # of a picture, where none are given
-ROI_BYTES = 2**27  # of pooled features that are looked at together
+ROI_BYTES = 2**26  # of pooled features that are looked at together
 RANGES = {  # of options
     "score_threshold": (0, 1), "nms": (0, 1), "vote": (0, 1), "prune": (0, 1), "iterations": (1, None), "crops": (0, None),
     "top": (1, None), "max_side": (16, None), "short_side": (16, None),
@@ -180,7 +180,10 @@ def _mean_look(
     looks: list[tuple[Tensor, Tensor]] = []
     for model, features in zip(models, levels, strict=True):
         channels = max([1, *(sum(features[i].shape[1] for i in m.levels) for m in model.modules() if isinstance(m, Region))])
-        together = max(1, ROI_BYTES // (12 * channels * model.pooled**2))  # grids, and twice more when a region joins them
+        grids = (
+            3 * channels * model.pooled**2 * features[0].element_size()
+        )  # of a RoI; a region makes two more of them to join them
+        together = max(1, ROI_BYTES // grids)
         for mirror in range(1 + flip):
             for crop in range(1 + crops):
                 seen = shaken(rois, crop)

@@ -100,7 +100,7 @@ def test_memory_of_rois_is_bounded_however_many_they_are(dtype, monkeypatch):
     together, ratio = 2**24, torch.ones(4)
     monkeypatch.setattr(module, "ROI_BYTES", together)
     held = []
-    for n in (3, 9):
+    for n in (7, 14):
         with torch.inference_mode(), Held() as count:
             module._mean_look([model], [[readable(x, "v2") for x in levels]], ROIS[:1, 1:].expand(n, 4), ratio, 160, False, 0)
         held.append(count.most)
