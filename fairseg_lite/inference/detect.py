@@ -139,8 +139,8 @@ def _looks(
     with timer("features"):
         for model in models:
             pixels = resized(model.normalise(image), scale)
-            seen = model.features(torch.stack([pixels, pixels.flip(-1)][: 1 + flip]).to(next(model.parameters()).dtype))
-            levels.append([readable(x, model.pooling) for x in seen])
+            both = torch.stack([pixels, pixels.flip(-1)][: 1 + flip]).to(next(model.parameters()).dtype)
+            levels.append([readable(x, model.pooling) for x in model.features(both)])
     ratio = rois.new_tensor([pixels.shape[-1] / width, pixels.shape[-2] / height] * 2)
     looks = []
     with timer("rois"):
@@ -179,15 +179,12 @@ def _mean_look(
     """
     looks: list[tuple[Tensor, Tensor]] = []
     for model, features in zip(models, levels, strict=True):
-        channels = max([1, *(sum(features[i].shape[1] for i in m.levels) for m in model.modules() if isinstance(m, Region))])
-        grids = (
-            3 * channels * model.pooled**2 * features[0].element_size()
-        )  # of a RoI; a region makes two more of them to join them
-        together = max(1, ROI_BYTES // grids)
+        seen_by = [sum(features[i].shape[1] for i in m.levels) for m in model.modules() if isinstance(m, Region)]
+        each = 3 * max([1, *seen_by]) * model.pooled**2 * features[0].element_size()  # a RoI's grids, and twice more to join them
+        together = max(1, ROI_BYTES // each)
         for mirror in range(1 + flip):
             for crop in range(1 + crops):
-                seen = shaken(rois, crop)
-                seen = (mirrored(seen, width) if mirror else seen) * ratio
+                seen = (mirrored(shaken(rois, crop), width) if mirror else shaken(rois, crop)) * ratio
                 seen = torch.cat([seen.new_full((len(seen), 1), mirror), seen], 1)
                 parts = []
                 for chunk in seen.split(together):
