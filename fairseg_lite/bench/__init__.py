@@ -31,15 +31,14 @@ from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.errors import check_choice, check_range
 from fairseg_lite.evaluation.patches import patch_spec
 from fairseg_lite.inference.detect import detect
-from fairseg_lite.inference.prepare import prepare
-from fairseg_lite.inference.propose import propose
+from fairseg_lite.inference.propose import prepare, propose
 from fairseg_lite.models.checkpoints import MODELS
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipathnet import MultiPathNet
 from fairseg_lite.models.network import seeded
-from fairseg_lite.training.devices import bf16_is_faster, synchronize
 from fairseg_lite.training.fit import fit
 from fairseg_lite.training.recipes import FitConfig, Recipe
+from fairseg_lite.training.shards import bf16_is_faster, synchronize
 from fairseg_lite.training.stages import loss_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from fairseg_lite.bench import DTYPES, Settings, settings, time_scene, time_training
-from fairseg_lite.training.devices import best_device, wants_bf16
+from fairseg_lite.training.shards import best_device, wants_bf16
 
 MODELS = ("deepmask_resnet50", "sharpmask_resnet50", "multipathnet_resnet18", "multipathnet_resnet50")
 TINY = ("deepmask_tiny", "sharpmask_tiny", "multipathnet_tiny")

@@ -20,8 +20,7 @@ from fairseg_lite.bench import DTYPES, Stopwatch, fastest, job, settings
 from fairseg_lite.data.photos import photographs
 from fairseg_lite.evaluation.precision import evaluate_detections
 from fairseg_lite.inference.detect import PROPOSALS, detect
-from fairseg_lite.inference.prepare import prepare
-from fairseg_lite.inference.propose import propose
+from fairseg_lite.inference.propose import prepare, propose
 from fairseg_lite.models.checkpoints import load_model
 from fairseg_lite.models.network import seeded
 

@@ -12,7 +12,7 @@ import sys
 import traceback
 
 from fairseg_lite import __version__
-from fairseg_lite.cli import bench, data, demo, detect, evaluate, naming, propose, train
+from fairseg_lite.cli import bench, data, detect, evaluate, naming, propose, train
 from fairseg_lite.errors import InputError
 
 MANY = ("train", "propose", "evaluate", "evaluate detections")  # what several processes share
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="fairseg-lite", description=DESCRIPTION, epilog=EXAMPLE)
     parser.add_argument("--version", action="version", version=f"fairseg-lite {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for group in (demo, propose, detect):
+    for group in (propose, detect):
         group.add_commands(commands)
     naming.add_commands(commands, jobs=train.add_commands(commands))
     for group in (evaluate, bench, data):

@@ -62,7 +62,7 @@ def device_of(arguments: argparse.Namespace):
     """
     import torch
 
-    from fairseg_lite.training.devices import best_device
+    from fairseg_lite.training.shards import best_device
 
     try:
         device = best_device() if arguments.device == "auto" else torch.device(arguments.device)
@@ -80,8 +80,7 @@ def dtype_of(precision: str, device):
     """torch.float32 or torch.bfloat16."""
     import torch
 
-    from fairseg_lite.training.devices import wants_bf16
-    from fairseg_lite.training.shards import first_of
+    from fairseg_lite.training.shards import first_of, wants_bf16
 
     return torch.bfloat16 if first_of(lambda: wants_bf16(precision, device)) else torch.float32
 

@@ -1,9 +1,20 @@
-"""`fairseg-lite propose`: masks for pictures; `export`: the network without Python."""
+"""`fairseg-lite propose`: masks for pictures; `export`: the network without Python; `demo`: objects found and named."""
 
 import argparse
+import time
 from pathlib import Path
 
-from fairseg_lite.cli.inputs import folders_of, over_pictures, picture_name, pictures_and_output, proposer, write_picture
+from fairseg_lite.cli import detect
+from fairseg_lite.cli.inputs import (
+    folders_of,
+    output_folder,
+    over_pictures,
+    picture_name,
+    pictures_and_output,
+    proposer,
+    write_json,
+    write_picture,
+)
 from fairseg_lite.cli.options import add, add_set, arguments, command, device_of, dtype_of, positive
 from fairseg_lite.errors import InputError
 
@@ -20,10 +31,18 @@ EXPORT = """examples:
 In: picture, uint8 (H, W, 3), RGB, H and W multiples of 16. Out: masks (N, M, M), boxes (N, 4) and scores (N) of the N best
 windows at this one scale; for others call it with the picture resized. A mask belongs into its box, px.
 """
+DEMO = """examples:
+  fairseg-lite demo                     out/demo/photographs.png: four photographs, the objects in them, and their names
+  fairseg-lite demo cat.jpg -o out      and a picture of yours
+`propose` and `detect` do the same with other networks, and for whole folders.
+"""
+DRAWN = 5  # masks of a picture
+SURE = 0.5  # probability from which a name is drawn
+PHOTOGRAPHS = (5, 11, 17, 23)  # every sixth of the library's
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Register `propose` and `export`."""
+    """Register `propose`, `export` and `demo`."""
     p = command(commands, "propose", "masks for a picture or a folder of pictures", PROPOSE, _propose)
     p.add_argument("input", metavar="PICTURE", help="a picture, or a folder of them")
     p.add_argument("--out", "-o", required=True, metavar="OUT", help="folder to write to")
@@ -41,6 +60,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("model", metavar="MODEL", help="a DeepMask or SharpMask: photos-sharp, photos or a checkpoint")
     p.add_argument("--out", "-o", required=True, metavar="FILE", help="NAME.onnx or NAME.pt2")
     p.add_argument("--top-k", type=positive, default=100, metavar="N", help="masks of a picture (default: 100)")
+
+    p = command(commands, "demo", "what the networks of the library find, as pictures", DEMO, _demo)
+    p.add_argument("picture", nargs="?", metavar="PICTURE", help="a picture of yours, too")
+    p.add_argument("--out", "-o", default="out/demo", metavar="OUT", help="folder to write to (default: out/demo)")
+    add(p, "--device")
 
 
 def _export(a: argparse.Namespace) -> None:
@@ -87,3 +111,48 @@ def drawn(image, found, count: int):
     sure = found[found.scores >= found.scores.amax() / 2] if len(found) else found
     masks = Masks(sure.rle, *image.shape[:2])
     return tinted(image, (masks[i] for i in apart(masks, count)))
+
+
+def _demo(a: argparse.Namespace) -> None:
+    from fairseg_lite.data.layouts import list_pictures
+    from fairseg_lite.data.photos import photographs
+    from fairseg_lite.data.pictures import load_image
+    from fairseg_lite.inference.propose import prepare
+    from fairseg_lite.models.checkpoints import load_model
+    from fairseg_lite.plots import grid, tinted
+
+    device = device_of(a)
+    picture = list_pictures(a.picture)[0] if a.picture else None
+    yours = load_image(picture) if picture else None
+    out, finder = output_folder(a.out), prepare(load_model("photos-sharp", device=device))
+    detector = load_model("photos-multipath", device=device)
+
+    scenes, start = [photographs()[i] for i in PHOTOGRAPHS], time.perf_counter()
+    looks = [_looked(finder, detector, scene.image) for scene in scenes]
+    print(f"{len(scenes)} photographs looked at in {time.perf_counter() - start:.1f} s")
+    outlined = [tinted(scene.image, scene.masks) for scene in scenes]
+    title = "photographs; the objects that people outlined; the objects that are found; and their names"
+    rows = [[scene.image for scene in scenes], outlined, *zip(*(shown for shown, _, _ in looks), strict=True)]
+    write_picture(out / "photographs.png", grid([x for row in rows for x in row], columns=len(scenes), side=3.4, title=title))
+    written = ["photographs.png"]
+    if picture is not None and yours is not None:
+        name = picture.stem + ("_demo" if picture.stem == "photographs" else "")
+        shown, names, results = _looked(finder, detector, yours)
+        print(f"named in {picture.name}: {', '.join(names) or 'nothing'}")
+        write_picture(out / f"{name}.png", grid([yours, *shown], columns=3, side=5))
+        write_json(out / f"{name}.json", results)
+        written += [f"{name}.png", f"{name}.json"]
+    print("\n".join(str(out / name) for name in written))
+
+
+def _looked(finder, detector, image) -> tuple[list, list[str], list[dict]]:
+    """A picture with the best masks, and with names; the names; and both as COCO results."""
+    from fairseg_lite.inference.detect import detect as look
+    from fairseg_lite.inference.propose import propose as find
+
+    found = find(finder, image, top_k=200)
+    objects = look(detector, image, found, masks="refined", proposer=finder)
+    categories, ids = detect.categories_of(detector)
+    sure = objects[objects.scores >= SURE]
+    shown = [drawn(image, found, DRAWN), detect.drawn(image, objects, categories, SURE)]
+    return shown, detect.named_in(sure, categories), objects.to_coco(1, ids)

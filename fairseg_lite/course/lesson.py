@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from fairseg_lite.course.checks import check, hint, solution
 from fairseg_lite.course.predictions import live, predict, tally
 from fairseg_lite.errors import InputError, check_choice
-from fairseg_lite.training.devices import best_device, synchronize
+from fairseg_lite.training.shards import best_device, synchronize
 
 __all__ = ["Here", "check", "hint", "predict", "setup", "show", "show_source", "slide", "solution", "tally", "timed"]
 

@@ -23,9 +23,8 @@ from tqdm.auto import tqdm
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.files import held, whole
 from fairseg_lite.models.checkpoints import load_tensors, load_weights, save_tensors
-from fairseg_lite.training.devices import wants_bf16
 from fairseg_lite.training.recipes import FitConfig
-from fairseg_lite.training.shards import Batches, Parts, any_of, first_of, rank_and_world, stop_after_step
+from fairseg_lite.training.shards import Batches, Parts, any_of, first_of, rank_and_world, stop_after_step, wants_bf16
 
 
 class Run:

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from fairseg_lite import bench
-from fairseg_lite.cli import build_parser, demo
+from fairseg_lite.cli import build_parser, propose
 from tests.official.small import Official, small_sharpmask
 from tests.official.writer import dump
 
@@ -29,7 +29,7 @@ COMMANDS = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands(name, cli, photo, tmp_path, cuda, monkeypatch):
     monkeypatch.setattr(bench, "peak_memory", lambda *a: {"before": 0, "peak": 0})  # of another process, which cannot pretend
-    monkeypatch.setattr(demo, "PHOTOGRAPHS", demo.PHOTOGRAPHS[:1])
+    monkeypatch.setattr(propose, "PHOTOGRAPHS", propose.PHOTOGRAPHS[:1])
     words = [str(w).format(photo=photo, out=tmp_path / "out") for w in COMMANDS[name]]
     code, _, err = cli(*words, "--device", "cuda")
     assert code == 0, err

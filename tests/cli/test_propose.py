@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairseg_lite.cli import demo, inputs
+from fairseg_lite.cli import inputs, propose
 from fairseg_lite.data import pictures
 from fairseg_lite.inference.found import load_results
 
@@ -129,7 +129,7 @@ def test_a_tiny_picture_gets_proposals_that_fit_it(cli, network, tmp_path, size)
 @pytest.fixture
 def one_photograph(monkeypatch):
     """The demo draws one photograph; all four are drawn where the README's commands are run."""
-    monkeypatch.setattr(demo, "PHOTOGRAPHS", demo.PHOTOGRAPHS[:1])
+    monkeypatch.setattr(propose, "PHOTOGRAPHS", propose.PHOTOGRAPHS[:1])
 
 
 @pytest.mark.usefixtures("one_photograph")

@@ -13,7 +13,7 @@ from fairseg_lite.data.photos import photographs
 from fairseg_lite.data.results import Boxes
 from fairseg_lite.inference import detect as module
 from fairseg_lite.inference.detect import detect
-from fairseg_lite.inference.prepare import prepare
+from fairseg_lite.inference.propose import prepare
 from fairseg_lite.models.checkpoints import MODELS, load_model
 from fairseg_lite.models.network import Network
 from fairseg_lite.models.roi_pooling import LinearTower, Mix, Region, ResidualTower, readable

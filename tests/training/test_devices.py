@@ -10,9 +10,9 @@ from fairseg_lite import bench
 from fairseg_lite.cli import options
 from fairseg_lite.course.lesson import timed
 from fairseg_lite.models.checkpoints import load_tensors, save_tensors
-from fairseg_lite.training import devices
-from fairseg_lite.training.devices import best_device, bf16_is_faster, wants_bf16
+from fairseg_lite.training import shards
 from fairseg_lite.training.fit import fit
+from fairseg_lite.training.shards import best_device, bf16_is_faster, wants_bf16
 from tests.pretended_gpu import pretended_gpu
 from tests.training.test_fit import CONFIG, Line, loss_fn, network
 
@@ -55,7 +55,7 @@ def test_measuring_leaves_the_callers_random_numbers_alone():
 @pytest.mark.parametrize("began, now", [(True, False), (False, True)])
 def test_a_run_keeps_the_type_it_began_with(began, now, tmp_path, monkeypatch):
     def run(steps, answer, precision="auto"):
-        monkeypatch.setattr(devices, "bf16_is_faster", lambda device: answer)
+        monkeypatch.setattr(shards, "bf16_is_faster", lambda device: answer)
         config = replace(CONFIG, steps=steps, precision=precision)
         return fit(network(), Line(), loss_fn, config, out=tmp_path, resume=True, progress=False)["loss"]
 
@@ -91,7 +91,7 @@ def test_the_processor_needs_no_word(capsys, monkeypatch):
 def test_clocks_wait_for_the_device(gpu, capsys):
     timed(a=lambda: None)
     waits = gpu.waits.total()
-    assert waits >= 3 and set(gpu.waits) == {next(iter(gpu.waits))} and "synchronize in training/devices.py" in str(gpu)
+    assert waits >= 3 and set(gpu.waits) == {next(iter(gpu.waits))} and "synchronize in training/shards.py" in str(gpu)
     with bench.Stopwatch(torch.device("cuda"))("stage"):
         pass
     assert gpu.waits.total() == waits + 2
