@@ -26,7 +26,7 @@ from fairseg_lite.inference.propose import prepare, propose
 from fairseg_lite.models import deepmask, multipathnet, sharpmask
 from fairseg_lite.models.checkpoints import load_model, load_tensors
 from fairseg_lite.models.losses import deepmask_loss, multipath_loss
-from fairseg_lite.models.mobile import LiteTrunk
+from fairseg_lite.models.mobile import LiteTrunk, deepmask_lite0
 from fairseg_lite.models.multipathnet import probabilities
 from fairseg_lite.models.refinement import NaiveRefinementModule, refactor
 from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk
@@ -79,7 +79,7 @@ def patch_losses(model, device):
 NETWORKS = {
     **{f"head {head}": partial(deepmask.deepmask_tiny, head=head) for head in deepmask.HEADS},
     "stride 8": partial(deepmask.deepmask_tiny, poolings=3),
-    "lite0": deepmask.deepmask_lite0,
+    "lite0": deepmask_lite0,
     "resnet50": partial(deepmask.deepmask_resnet50, padding="symmetric", trunk=SMALL),
     "full": lambda: deepmask.DeepMask(trunk=ResNetTrunk(**SMALL), patch_size=96, head="branches", mask_head="full", mask_size=24),
     "sharp": sharpmask.sharpmask_tiny,

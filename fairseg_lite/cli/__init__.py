@@ -12,7 +12,7 @@ import sys
 import traceback
 
 from fairseg_lite import __version__
-from fairseg_lite.cli import bench, data, detect, evaluate, naming, propose, train
+from fairseg_lite.cli import data, detect, evaluate, naming, propose, train
 from fairseg_lite.errors import InputError
 
 MANY = ("train", "propose", "evaluate", "evaluate detections")  # what several processes share
@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     for group in (propose, detect):
         group.add_commands(commands)
     naming.add_commands(commands, jobs=train.add_commands(commands))
-    for group in (evaluate, bench, data):
+    for group in (evaluate, data):
         group.add_commands(commands)
     return parser
 

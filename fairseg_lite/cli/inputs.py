@@ -86,8 +86,8 @@ def proposer(source: str, device):
 
 
 def pictures_and_output(a: argparse.Namespace) -> tuple[list, Path]:
-    """The pictures of `a.input` (`data.listed`), and the folder `a.out`, which must not hold them."""
-    from fairseg_lite.data.listed import listed_pictures
+    """The pictures of `a.input` (`listed_pictures`), and the folder `a.out`, which must not hold them."""
+    from fairseg_lite.data.photos import listed_pictures
 
     pictures, unknown = listed_pictures(given(a.input, "the picture"), besides=a.out)
     if unknown:

@@ -51,8 +51,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--draw", type=int, default=10, metavar="N", help="masks drawn in; 0: no pictures (default: 10)")
     p.add_argument("--coarse", action="store_true", help="of a SharpMask: the masks before refinement")
     add_set(
-        p,
-        "nms=IOU, max_side=PX (1024: larger are reduced), zoom=N (more scales, for small objects), threshold=P, scales=S,...",
+        p, "nms=IOU, max_side=PX (1024: larger are reduced), zoom=N (more scales, for small objects), threshold=P, scales=S,..."
     )
     add(p, "--precision", "--device")
 

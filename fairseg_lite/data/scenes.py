@@ -190,14 +190,14 @@ def described(dataset: SceneDataset) -> str:
 class SceneCache:
     """A dataset that remembers decoded scenes, least recently used first out, within a bound in bytes.
 
-    Args: dataset, any SceneDataset; limit, bytes of pictures and bit-packed masks. Raises: InputError, a limit below zero.
+    Args: dataset, any SceneDataset; limit, bytes of pictures and of masks as RLE. Raises: InputError, a limit below zero.
     """
 
     def __init__(self, dataset: SceneDataset, *, limit: int = 512 * 2**20):
         check_range("cache limit", limit, 0, None)
         self.dataset, self.limit, self.size = dataset, limit, 0
         self.categories, self.category_ids = dataset.categories, dataset.category_ids
-        self._scenes: OrderedDict[int, tuple] = OrderedDict()
+        self._scenes: OrderedDict[int, Scene] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -209,22 +209,15 @@ class SceneCache:
     def __getitem__(self, index: int) -> Scene:
         if index in self._scenes:
             self._scenes.move_to_end(index)
-            scene, packed = self._scenes[index]
-            if isinstance(scene.masks, Masks):
-                return scene
-            h, w = scene.image.shape[:2]
-            masks = np.unpackbits(packed, axis=-1, count=w).view(bool).reshape(-1, h, w)
-            return replace(scene, masks=masks)
+            return self._scenes[index]
         scene = self.dataset[index]
-        if isinstance(scene.masks, Masks):
-            self._scenes[index] = (scene, scene.masks)
-        else:
-            self._scenes[index] = (replace(scene, masks=scene.masks[:0]), np.packbits(scene.masks, axis=-1))
-        packed = self._scenes[index][1]
-        self.size += scene.image.nbytes + packed.nbytes
+        if not isinstance(scene.masks, Masks):
+            scene = replace(scene, masks=Masks(scene.rles, *scene.image.shape[:2]))
+        self._scenes[index] = scene
+        self.size += scene.image.nbytes + scene.masks.nbytes
         while self.size > self.limit:
-            _, (old, old_packed) = self._scenes.popitem(last=False)
-            self.size -= old.image.nbytes + old_packed.nbytes
+            _, old = self._scenes.popitem(last=False)
+            self.size -= old.image.nbytes + old.masks.nbytes
         return scene
 
 

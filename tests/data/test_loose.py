@@ -11,7 +11,7 @@ from PIL import Image
 
 from fairseg_lite.data.coco import CocoDataset, check
 from fairseg_lite.data.layouts import Names, locate, other_format
-from fairseg_lite.data.listed import listed_pictures
+from fairseg_lite.data.photos import listed_pictures
 from fairseg_lite.data.pictures import load_image
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.masks import polygons_to_mask, rle_counts, rle_encode

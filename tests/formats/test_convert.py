@@ -11,7 +11,7 @@ from PIL import Image
 
 from fairseg_lite.cli import main
 from fairseg_lite.data.coco import CocoDataset, check
-from fairseg_lite.data.listed import listed_pictures
+from fairseg_lite.data.photos import listed_pictures
 from fairseg_lite.geometry.masks import polygons_to_mask
 
 H, W = 40, 60

@@ -8,7 +8,7 @@ import pytest
 
 from fairseg_lite.cli import main
 from fairseg_lite.data.coco import CocoDataset, check
-from fairseg_lite.data.listed import listed_pictures
+from fairseg_lite.data.photos import listed_pictures
 from fairseg_lite.formats import clean, read_whole, stratified
 from tests.data.test_cases import CASES, rewritten
 

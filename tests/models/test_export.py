@@ -6,7 +6,8 @@ from torch import nn
 from torch.export import Dim, export
 
 from fairseg_lite.inference.propose import prepare
-from fairseg_lite.models.deepmask import deepmask_lite0, deepmask_resnet50, deepmask_tiny
+from fairseg_lite.models.deepmask import deepmask_resnet50, deepmask_tiny
+from fairseg_lite.models.mobile import deepmask_lite0
 from fairseg_lite.models.sharpmask import sharpmask_tiny
 
 
