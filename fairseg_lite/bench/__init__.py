@@ -228,10 +228,8 @@ def peak_memory(s: Settings, name: str, device: torch.device) -> dict:
 def run(s: Settings, *, dtypes: Sequence[str] = tuple(DTYPES), device: torch.device | str = "cpu") -> dict:
     """Measure everything in each type; a type that this machine only emulates is skipped, and says so.
 
-    Returns:
-        What JSON can hold: settings, machine, and for each type ceiling, stages, training and memory, or "skipped".
-    Raises:
-        InputError: an unknown type.
+    Returns: What JSON can hold: settings, machine, and for each type ceiling, stages, training and memory, or "skipped".
+    Raises: InputError, an unknown type.
     """
     device = torch.device(device)
     machine = {"python": platform.python_version(), "torch": torch.__version__, "system": platform.system(),

@@ -50,8 +50,7 @@ def line(row: dict) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Measure, and print each row as it comes; the exit code.
 
-    Raises:
-        SystemExit: no job was asked for, or words that are unknown.
+    Raises: SystemExit, no job was asked for, or words that are unknown.
     """
     p = argparse.ArgumentParser(prog="python -m fairseg_lite.bench", description=__doc__, epilog="Stages: `fairseg-lite bench`.")
     p.add_argument("--gpu-report", action="store_true", required=True, help="time of the networks and of training, on a GPU")

@@ -59,10 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
-    Args:
-        argv: the words after `fairseg-lite`; None takes them from the command line.
-    Returns:
-        The exit code.
+    Args: argv: the words after `fairseg-lite`; None takes them from the command line.
+    Returns: The exit code.
     Example:
         >>> main(["data", "shapes", "/dev/null/x", "-n", "1"])
         2

@@ -58,9 +58,8 @@ class Detector:
         names: MultiPathNet checkpoints.
         device: torch's.
         images: COCO entries of the pictures that will come: proposals from a file must be of some of them.
-    Raises:
-        InputError: a checkpoint of another kind, an ensemble of unlike categories, proposals of other pictures, boxes of masks
-            that are not drawn.
+    Raises: InputError, a checkpoint of another kind, an ensemble of unlike categories, proposals of other pictures, boxes of
+        masks that are not drawn.
     """
 
     def __init__(self, a: argparse.Namespace, names: Sequence[str], device, images: Sequence[dict]):

@@ -22,8 +22,7 @@ def open_dataset(name: str, *, held_out: bool, **rules: Any):
         name: as the user wrote it.
         held_out: shapes only: scenes of seed 1 that no training sees (500 of them) instead of seed 0 (10,000).
         rules: on_fault, crowds_are_objects and max_side of `CocoDataset`.
-    Raises:
-        InputError: no such folder, not COCO format, or no usable number after `shapes:`.
+    Raises: InputError, no such folder, not COCO format, or no usable number after `shapes:`.
     """
     word, _, count = given(name, "data").partition(":")
     if word == "shapes" and not Path(name).exists():
@@ -47,8 +46,7 @@ def given(text: str, what: str) -> str:
 def output_folder(path: str | Path) -> Path:
     """Make a folder for output and make sure that it can be written to, before any work is done.
 
-    Raises:
-        InputError: it cannot.
+    Raises: InputError, it cannot.
     """
     path = Path(given(str(path), "the folder to write to") if isinstance(path, str) else path)
     probe = path / f".probe{os.getpid()}"
@@ -73,8 +71,7 @@ def folders_of(*files: str | None) -> None:
 def proposer(source: str, device):
     """A network that proposes masks.
 
-    Raises:
-        InputError: another network, or as `load_model`.
+    Raises: InputError, another network, or as `load_model`.
     """
     from fairseg_lite.models.checkpoints import load_model
 
@@ -107,8 +104,7 @@ def over_pictures(pictures: list, work: Callable, out: Path, what: str, *, drawn
         out: folder.
         what: "proposals" or "detections".
         drawn: what `work` drew, to say where it is.
-    Returns:
-        The exit code: 2 when a picture was left out.
+    Returns: The exit code: 2 when a picture was left out.
     """
     from tqdm.auto import tqdm
 
@@ -166,8 +162,7 @@ def plain(reports: dict) -> dict:
 def write_picture(path: str | Path, picture) -> None:
     """Write an (H, W, 3) uint8 array or a matplotlib figure as PNG; the file is whole or not there.
 
-    Raises:
-        InputError: it cannot be written.
+    Raises: InputError, it cannot be written.
     """
     with whole(path) as part:
         if hasattr(picture, "savefig"):

@@ -57,8 +57,7 @@ def positive(text: str) -> int:
 def device_of(arguments: argparse.Namespace):
     """The torch device asked for; of "auto" it says what that is, unless it is the processor.
 
-    Raises:
-        InputError: this machine has none, or none that computes ("meta").
+    Raises: InputError, this machine has none, or none that computes ("meta").
     """
     import torch
 
@@ -104,8 +103,7 @@ def changed(config: Any, words: Words, options: Types | None = None) -> Any:
         config: a frozen dataclass.
         words: (name, value), the later wins.
         options: what the field `options` may hold.
-    Raises:
-        InputError: no such field (it names those there are), or a value that is not of the field's type.
+    Raises: InputError, no such field (it names those there are), or a value that is not of the field's type.
     Example:
         >>> from fairseg_lite.bench import Settings
         >>> changed(Settings(), [("top_k", "20"), ("model", "deepmask_tiny")]).top_k
@@ -139,8 +137,7 @@ def arguments(words: Words, function: Callable, *, besides: Sequence[str] = ()) 
         words: (name, value), the later wins.
         function: with typed keyword-only parameters.
         besides: parameters that are not the user's to set here.
-    Raises:
-        InputError: as `changed`.
+    Raises: InputError, as `changed`.
     """
     known = keywords(function, besides=besides)
     return {name: _read(name, text, _known(name, known, name, function.__name__)) for name, text in words}
@@ -172,8 +169,7 @@ def _read(name: str, text: str, hint: Any, example: object = None) -> Any:
 def value_of(text: str, hint: Any) -> Any:
     """What a text means as a value of a type.
 
-    Raises:
-        ValueError: nothing.
+    Raises: ValueError, nothing.
     Example:
         >>> value_of("256, 416", tuple[int, int] | None), value_of("none", float | None), value_of("2", bool | int)
         ((256, 416), None, 2)

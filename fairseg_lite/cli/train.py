@@ -173,8 +173,7 @@ def recipe_of(a: argparse.Namespace, kind: str, stored: dict, begin=None) -> Any
         kind: of `RECIPES`.
         stored: header of the run to resume, or nothing.
         begin: the network of --from, if there is one: the recipe trains its kind, and goes on with one for photographs by "few".
-    Raises:
-        InputError: an unknown network, field or option, or a value out of range.
+    Raises: InputError, an unknown network, field or option, or a value out of range.
     """
     from fairseg_lite.models.checkpoints import MODELS
     from fairseg_lite.training.shards import rank_and_world
@@ -212,8 +211,7 @@ def options_of(model: str) -> Types:
 def stored_run(a: argparse.Namespace, kind: str) -> dict:
     """The header of the run to resume; nothing where there is none.
 
-    Raises:
-        InputError: a run of another kind or version, or words that would have had to be said when it began.
+    Raises: InputError, a run of another kind or version, or words that would have had to be said when it began.
     """
     from fairseg_lite.training.shards import first_of
 

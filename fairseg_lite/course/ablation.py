@@ -118,8 +118,7 @@ def ablate(
         about: what else has to be the same in this folder (names of data and proposals), in words that JSON can hold.
         progress: show bars.
         device, start: as for `train_multipathnet`.
-    Returns:
-        The results of these rows and seeds, in the order of the rows.
+    Returns: The results of these rows and seeds, in the order of the rows.
     Raises:
         InputError: the folder holds runs with other settings; or as `train_multipathnet`.
         KeyboardInterrupt: after Ctrl-C; what was trained is kept.
@@ -158,8 +157,7 @@ def ablate(
 def results_in(out: str | Path, rows: Sequence[Row] = TABLE_1, seeds: int = 10**6) -> list[Result]:
     """The results that a folder holds, in the order of rows, then of seeds.
 
-    Raises:
-        InputError: one of them cannot be read.
+    Raises: InputError, one of them cannot be read.
     """
     found = []
     for row in rows:
@@ -177,9 +175,8 @@ def results_in(out: str | Path, rows: Sequence[Row] = TABLE_1, seeds: int = 10**
 def summary(rows: Sequence[Row], results: Sequence[Result]) -> list[dict]:
     """Each row's mean, deviation and values over seeds, and its gain over the first row.
 
-    Returns:
-        A dict for each row that has a result: its fields, "seeds", by measure {"mean", "std", "values"} in per cent, and "gain":
-        the mean and deviation of the differences to the first row *with the same seed*, which are smaller than those of
+    Returns: A dict for each row that has a result: its fields, "seeds", by measure {"mean", "std", "values"} in per cent, and
+        "gain": the mean and deviation of the differences to the first row *with the same seed*, which are smaller than those of
         the values. A deviation of one value is None.
     """
     by = {(r.row, r.seed): r for r in results}

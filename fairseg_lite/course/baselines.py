@@ -41,10 +41,8 @@ def sliding_boxes(height: int, width: int, count: int, seed: int = 0) -> Regions
         height, width: of the picture, in pixels.
         count: number of windows; fewer come back only when none of 4 px or more is left.
         seed: order of the windows of one level, so that also a part of a level covers the picture.
-    Returns:
-        Regions, the level of the largest windows first.
-    Raises:
-        InputError: a size or count below 1.
+    Returns: Regions, the level of the largest windows first.
+    Raises: InputError, a size or count below 1.
     Example:
         >>> sorted(sliding_boxes(64, 64, 7).masks.sum((1, 2)).tolist())  # one of 64 x 64 px and its halves
         [2048, 2048, 2048, 2048, 2048, 2048, 4096]
@@ -85,10 +83,8 @@ def segment_proposals(image: np.ndarray, count: int, *, scale: float = 60.0) -> 
         image: (H, W, 3) uint8 RGB.
         count: number of proposals; fewer come back when there are fewer regions.
         scale: the larger, the larger the first regions, in units of colour distance times pixels.
-    Returns:
-        Regions, all different, each connected (4 neighbours).
-    Raises:
-        InputError: no such picture, or a count below 1.
+    Returns: Regions, all different, each connected (4 neighbours).
+    Raises: InputError, no such picture, or a count below 1.
     Example:
         >>> image = np.zeros((40, 40, 3), np.uint8)
         >>> image[10:30, 5:25] = 200, 30, 30

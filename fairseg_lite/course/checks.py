@@ -48,8 +48,7 @@ class _Shown(str):
 def find(key: str) -> tuple[ModuleType, str]:
     """The file of a lesson, and the name of an exercise or a prediction in it.
 
-    Raises:
-        InputError: there is none.
+    Raises: InputError, there is none.
     """
     number, _, name = key.partition(".")
     with contextlib.suppress(ModuleNotFoundError):
@@ -87,8 +86,7 @@ def wrong_answers(lesson: ModuleType, name: str) -> Iterator[tuple[str, Callable
 def equal(answer: Any, wanted: Any, when: str, *, tolerance: float = 1e-6) -> None:
     """Inside a check: the answer must equal what is wanted, up to a tolerance.
 
-    Raises:
-        Wrong: with the case, the answer and what was wanted.
+    Raises: Wrong, with the case, the answer and what was wanted.
     """
     a, w = (np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x) for x in (answer, wanted))
     if a.shape != w.shape:
@@ -175,8 +173,7 @@ def check(key: str, answer: Any) -> str:
     Args:
         key: of the exercise, such as "03.pixel_loss".
         answer: the function that the reader wrote.
-    Returns:
-        What is also printed: "not written yet", "wrong, because ..." or "correct".
+    Returns: What is also printed: "not written yet", "wrong, because ..." or "correct".
     Example:
         >>> verdict = check("03.jitter_px", lambda P: P / 16)
         wrong, because for P = 224 the answer is 14.0, wanted 16.0
@@ -207,10 +204,8 @@ def solution(key: str, yours: Callable | None = None) -> Callable:
     Args:
         key: of a heart or an exercise.
         yours: to be tried first.
-    Returns:
-        `yours` if it is correct, else the solution.
-    Raises:
-        AssertionError: the solution itself fails the check, which must not be.
+    Returns: `yours` if it is correct, else the solution.
+    Raises: AssertionError, the solution itself fails the check, which must not be.
     """
     lesson, name = find(key)
     right = solved(lesson, name)

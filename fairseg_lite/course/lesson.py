@@ -54,10 +54,8 @@ def setup(scale: str = "lesson", seed: int = 0) -> Here:
     Args:
         scale: "lesson", or "smoke" to see only that a lesson runs; FAIRSEG_SCALE in the environment goes first.
         seed: for numpy's and torch's global generators, which a lesson's own cells may use.
-    Returns:
-        Here, with scale and device.
-    Raises:
-        InputError: the scale is neither "smoke" nor "lesson".
+    Returns: Here, with scale and device.
+    Raises: InputError, the scale is neither "smoke" nor "lesson".
     """
     from fairseg_lite import plots
 
@@ -81,8 +79,7 @@ def show(figure: Figure, *, alt: str) -> None:
     Args:
         figure: as the functions of `plots` return it.
         alt: what it shows, in a sentence.
-    Raises:
-        InputError: alt says nothing.
+    Raises: InputError, alt says nothing.
     """
     _display([figure], alt)
 
@@ -97,8 +94,7 @@ def slide(draw: Callable[..., Figure], *, alt: str, **values: Sequence[Any]) -> 
         draw: called with one value of each name; its figure says which, in a title.
         alt: what the figures show, in a sentence.
         values: by the name of each argument all that it can be, at least two.
-    Raises:
-        InputError: alt says nothing; there is nothing to move, or nowhere to move it to.
+    Raises: InputError, alt says nothing; there is nothing to move, or nowhere to move it to.
     """
     if not values or min(len(v) for v in values.values()) < 2:
         found = {name: len(v) for name, v in values.items()}
@@ -171,8 +167,7 @@ def timed(**functions: Callable[[], Any]) -> dict[str, float]:
     Args:
         functions: name=function without arguments; each runs at least three times or half a second; once if that takes 20 s.
             The time ends when the device that lessons compute on has done what was asked of it.
-    Returns:
-        Seconds by name.
+    Returns: Seconds by name.
     """
     seconds: dict[str, float] = {}
     for name, function in functions.items():

@@ -37,8 +37,7 @@ class Guess(NamedTuple):
     def is_right(self, answer: str) -> bool:
         """Whether an answer, as it was clicked or typed, is right.
 
-        Raises:
-            ValueError: it is no number, or no place, where one is wanted.
+        Raises: ValueError, it is no number, or no place, where one is wanted.
         Example:
             >>> Guess(0.56, within=0.1).is_right("0,6"), Guess((10, 10, 20, 20)).is_right("12 30")
             (True, False)

@@ -71,10 +71,8 @@ def costs(
         top_k: windows whose masks are made, or all where there are fewer.
         repeat: runs of each, in turns, so that a busy minute hits all alike; the fastest counts.
         device: where it runs.
-    Returns:
-        A Cost for each name, in order.
-    Raises:
-        InputError: no variants, or a size, top_k or repeat below 1.
+    Returns: A Cost for each name, in order.
+    Raises: InputError, no variants, or a size, top_k or repeat below 1.
     Example:
         >>> found = costs({"wide": {"features": 128}, "narrow": {"features": 16}}, size=(32, 32), repeat=1)
         >>> found["wide"].parameters - found["narrow"].parameters == 112 * (6 * 6 * 512 + 128 + 1)

@@ -239,10 +239,8 @@ def read_coco(
         crowds_are_objects: take "iscrowd" as 0 everywhere.
         may_be_absent: where there is no picture at all, read the annotations by the sizes in the file.
         keep: remember annotations as they were written.
-    Returns:
-        Content; a picture with a fault is left out with its annotations, an annotation with a fault alone.
-    Raises:
-        InputError: the file is no JSON, lacks a list, lists no picture, or its categories are damaged.
+    Returns: Content; a picture with a fault is left out with its annotations, an annotation with a fault alone.
+    Raises: InputError, the file is no JSON, lacks a list, lists no picture, or its categories are damaged.
 
     Source: COCO's data format. Lesson: 01.
     """

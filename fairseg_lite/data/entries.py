@@ -68,8 +68,7 @@ def read_categories(path: Path, entries: Any, used: set, mended: Mended) -> tupl
     """The categories of a file.
 
     Args: path of the file, to name it; entries as listed, or None; used: "category_id" of the annotations; mended is added to.
-    Returns:
-        {name: id} by label, {id: label}, and {other ids of a name: its first id}.
+    Returns: {name: id} by label, {id: label}, and {other ids of a name: its first id}.
     Raises: InputError, an entry without a whole id, or an id with two names.
     """
     whole = {k for u in used if (k := whole_number(u)) is not None}

@@ -38,10 +38,8 @@ def locate(source: str | Path) -> tuple[Path, Path]:
 
     Args:
         source: a folder in one of the layouts above (or its folder of pictures), or the JSON file. "FILE.json:FOLDER" names both.
-    Returns:
-        (folder of pictures, JSON file).
-    Raises:
-        InputError: nothing there, no layout that is understood, or two that fit.
+    Returns: (folder of pictures, JSON file).
+    Raises: InputError, nothing there, no layout that is understood, or two that fit.
     """
     name, both, images = str(source).partition(".json:")
     source = name + ".json" if both else source
@@ -144,8 +142,7 @@ def list_pictures(source: str | Path, *, besides: str | Path | None = None) -> l
     """The picture itself, or every picture in a folder and the folders below it, by path.
 
     Args: source; besides, a folder below it whose pictures are not meant.
-    Raises:
-        InputError: nothing there, or a folder without a picture.
+    Raises: InputError, nothing there, or a folder without a picture.
     """
     source = Path(source)
     if not source.exists():

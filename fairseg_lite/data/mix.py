@@ -24,9 +24,8 @@ class Mix:
         sets: data sets, at least one.
         weights: how often each is drawn, relative to the others; default: as often as it has pictures.
         exhaustive: for each set "all", or the names of the categories it annotates exhaustively; default "all".
-    Raises:
-        InputError: no set, other lengths, a weight that is not above 0, a category claimed that the set lacks, or names that
-            differ between sets by case or spaces only.
+    Raises: InputError, no set, other lengths, a weight that is not above 0, a category claimed that the set lacks, or names that
+        differ between sets by case or spaces only.
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset
         >>> mix = Mix([ShapesDataset(3), ShapesDataset(2, seed=1)], weights=[1, 3], exhaustive=["all", ["star"]])

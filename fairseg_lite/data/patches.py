@@ -75,8 +75,7 @@ class PatchSampler:
         paste: share of patches with another object off their centre, and of positives on another ground (Ghiasi et al. 2021).
         cache: bytes of decoded pictures to keep.
         pixels: how the network wants its pictures.
-    Raises:
-        InputError: nothing can be drawn, with the count of instances each limit excluded; or an unknown option.
+    Raises: InputError, nothing can be drawn, with the count of instances each limit excluded; or an unknown option.
     Source: DeepMask, Implementation Details; balance and limits: official `DataSampler.lua`. Lesson: 01.
     """
 
@@ -250,10 +249,8 @@ def evaluation_patches(
         batch_size: patches in a batch.
         pixels: how the network wants its pictures.
         min_area, min_side: px; smaller objects are left out.
-    Yields:
-        PatchBatch of positives.
-    Raises:
-        InputError: no usable instance.
+    Yields: PatchBatch of positives.
+    Raises: InputError, no usable instance.
     """
     rows = usable_rows(dataset, min_area=min_area, min_side=min_side)
     table, full = dataset.instances, spec.patch_size + spec.context

@@ -59,11 +59,9 @@ def listed_pictures(source: str | Path, *, besides: str | Path | None = None) ->
     Args:
         source: a picture; a folder of pictures, whose annotations may lie in it or beside it; or what `locate` takes.
         besides: a folder below it whose pictures are not meant.
-    Returns:
-        The pictures: ids as annotated; of those that no annotation file lists new ones from the highest on; without annotations
-        1, 2, ... And a sentence about pictures that the annotations do not list, "" where there are none.
-    Raises:
-        InputError: no picture, or annotations that cannot be read.
+    Returns: The pictures: ids as annotated; of those that no annotation file lists new ones from the highest on; without
+        annotations 1, 2, ... And a sentence about pictures that the annotations do not list, "" where there are none.
+    Raises: InputError, no picture, or annotations that cannot be read.
     """
     folder = Path(source)
     alone = folder.is_file() and folder.suffix.lower() != ".json"

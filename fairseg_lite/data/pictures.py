@@ -38,8 +38,7 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None, *, max_sid
         size: (height, width) that annotations claim. Where the stored pixels have this size, the annotator ignored EXIF
             rotation, and so do we; else, and without a size, it is applied.
         max_side: reduce a larger picture to this longest side (`reduced`), in pixels.
-    Returns:
-        (H, W, 3) uint8 RGB. Transparent pixels are laid on white; of 16 bits the upper 8 of those in use are kept.
+    Returns: (H, W, 3) uint8 RGB. Transparent pixels are laid on white; of 16 bits the upper 8 of those in use are kept.
     Raises:
         InputError: no such file, not a picture, cut or damaged, floating-point pixels, 16-bit colours most of whose bits are not
         in use; TooLarge; or WrongSize, another size than claimed.

@@ -43,11 +43,9 @@ def read_results(
             size that polygons and an RLE without "size" need.
         same: category ids that stand for another (`CocoDataset.same_category`).
         masks: False leaves masks out, which then need no size.
-    Returns:
-        Rows with a whole "image_id" and, if they had them, "category_id", "score" and "segmentation" (compressed RLE); "bbox"
-        is the smallest box around the mask where the row has none. What was read in another form is told on stderr.
-    Raises:
-        InputError: no such file, no list of results, or a row that cannot be understood: says which, and what to do.
+    Returns: Rows with a whole "image_id" and, if they had them, "category_id", "score" and "segmentation" (compressed RLE);
+        "bbox" is the smallest box around the mask where the row has none. What was read in another form is told on stderr.
+    Raises: InputError, no such file, no list of results, or a row that cannot be understood: says which, and what to do.
     Lesson: 08.
     """
     rows = read_json(path)
@@ -79,10 +77,8 @@ def load_boxes(path: str | Path, images: Iterable[dict] = ()) -> dict[int, Boxes
     """Proposals by picture from any COCO result file.
 
     Args: as `read_results`; a bbox is taken as it stands, without scores the order is kept.
-    Returns:
-        Boxes of each picture, best first. A picture without a result is not in it.
-    Raises:
-        InputError: as `read_results`, or no result at all.
+    Returns: Boxes of each picture, best first. A picture without a result is not in it.
+    Raises: InputError, as `read_results`, or no result at all.
     Lesson: 08.
     """
     rows = read_results(path, images, masks=False)
@@ -103,8 +99,7 @@ def save_boxes(path: str | Path, boxes: Mapping[int, Boxes], made_of: dict | Non
     Args:
         path, boxes: the file; by picture id.
         made_of: what they were made of, for `made_of` to read.
-    Raises:
-        InputError: it cannot be written.
+    Raises: InputError, it cannot be written.
     """
     rows = [
         {"image_id": key, "category_id": 1, "bbox": [round(v, 1) for v in box], "score": round(score, 5)}

@@ -92,8 +92,7 @@ def assign(scene: Scene, proposals: Tensor) -> Assigned:
     Args:
         scene: the picture and its objects.
         proposals: (N, 4) xyxy in pixels; cut to the picture.
-    Returns:
-        Assigned: the boxes of the objects (not of crowds, not of empty masks), then the proposals that are left.
+    Returns: Assigned: the boxes of the objects (not of crowds, not of empty masks), then the proposals that are left.
     Source: Fast R-CNN; crowds: official `BatchProviderBase`. Lesson: 08.
     """
     h, w = scene.image.shape[:2]
@@ -142,8 +141,7 @@ class RoiSampler:
         seed: batches depend on (seed, step) alone.
         pixels: how the network wants its pictures.
     Attributes: dropped, the proposals left out of the pictures drawn so far, by why; `left_out`, the same for each picture.
-    Raises:
-        InputError: proposals of other pictures or not finite, no proposals, or an option outside its range.
+    Raises: InputError, proposals of other pictures or not finite, no proposals, or an option outside its range.
     Source: MultiPath section 4.1 [papers 3.3]; official `DataSampler.lua`, `BatchProviderROI.lua`. Lesson: 08.
     """
 

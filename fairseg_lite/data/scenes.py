@@ -229,8 +229,7 @@ def cached(dataset: SceneDataset, limit: int = 512 * 2**20) -> SceneCache:
 def share(what: str, count: int, shards: int) -> int:
     """How many of a batch's things are in each of its equal parts.
 
-    Raises:
-        InputError: they do not go into so many.
+    Raises: InputError, they do not go into so many.
     Example:
         >>> share("positives", 48, 4)
         12

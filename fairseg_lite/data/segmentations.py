@@ -128,8 +128,7 @@ def usable(segmentation: Any, h: int, w: int) -> tuple[list | dict, list[str]]:
     """A segmentation without the parts that cannot be used, and what was mended.
 
     Args: segmentation as written, not empty; h, w: of its picture, in pixels.
-    Raises:
-        Bad: nothing of it can be used.
+    Raises: Bad, nothing of it can be used.
     """
     mended: list[str] = []
     if isinstance(segmentation, str):

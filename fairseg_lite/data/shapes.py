@@ -79,8 +79,7 @@ class ShapesDataset:
     def drawn(self, index: int, times: int = 1) -> Scene:
         """Scene `index` with more pixels: the same objects in the same places, drawn finer. Networks are shown `self[index]`.
 
-        Args:
-            times: pixels a side for each one of `self[index]`: 2 for figures.
+        Args: times: pixels a side for each one of `self[index]`: 2 for figures.
         Example:
             >>> scenes = ShapesDataset(3)
             >>> (scenes.drawn(2, 2).boxes / 2 - scenes[2].boxes).max() < 2, scenes.drawn(2, 2).image.shape

@@ -115,8 +115,7 @@ def recoloured(images: Tensor, by: np.ndarray) -> Tensor:
     Args:
         images: (B, 3, H, W) float, normalised.
         by: (3, B) shares: brightness moves by the share of a deviation, contrast and saturation by a factor of 1 + share.
-    Returns:
-        (B, 3, H, W).
+    Returns: (B, 3, H, W).
     Example:
         >>> recoloured(torch.ones(1, 3, 1, 1), np.array([[0.5], [0.0], [0.0]])).flatten().tolist()
         [1.5, 1.5, 1.5]
@@ -137,8 +136,7 @@ def turned(images: Tensor, masks: Tensor, degrees: np.ndarray) -> tuple[Tensor, 
         images: (B, 3, H, H) float; what turns in from outside is the mirrored patch.
         masks: (B, T, T) bool, about the same centre; outside them there is no object.
         degrees: (B,) counter-clockwise.
-    Returns:
-        (B, 3, H, H) and (B, T, T) bool.
+    Returns: (B, 3, H, H) and (B, T, T) bool.
     Example:
         >>> left = torch.tensor([[[1, 0], [1, 0]]], dtype=torch.bool)
         >>> turned(torch.zeros(1, 3, 2, 2), left, np.array([90.0]))[1].int().tolist()
@@ -160,8 +158,7 @@ def turned(images: Tensor, masks: Tensor, degrees: np.ndarray) -> tuple[Tensor, 
 def usable_rows(dataset: SceneDataset, *, min_area: float = 100, min_side: float = 5) -> np.ndarray:
     """Rows of the instance table that can be positives: no crowd, with a mask, not tiny.
 
-    Raises:
-        InputError: none is left; says how many each limit excluded.
+    Raises: InputError, none is left; says how many each limit excluded.
     """
     t = dataset.instances
     sides = (t.box[:, 2:] - t.box[:, :2]).min(1) if len(t) else np.zeros(0)

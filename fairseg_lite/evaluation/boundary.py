@@ -127,10 +127,8 @@ def squared_distance(masks: Tensor, reach: float) -> Tensor:
     Args:
         masks: (B, H, W) bool.
         reach: px, at least 0. Further away the result is inf or too large, never too small: compare only up to the reach.
-    Returns:
-        (B, H, W) float32, px squared; 0 on the mask, inf where nothing is found.
-    Raises:
-        InputError: not bool, not 3-d, or a reach that is negative or not finite.
+    Returns: (B, H, W) float32, px squared; 0 on the mask, inf where nothing is found.
+    Raises: InputError, not bool, not 3-d, or a reach that is negative or not finite.
     Example:
         >>> squared_distance(torch.tensor([[[1, 0, 0], [0, 0, 0]]]).bool(), 2).tolist()
         [[[0.0, 1.0, 4.0], [1.0, 2.0, 5.0]]]

@@ -137,8 +137,7 @@ def confusion_matrix(
     Args:
         dataset, detections, what: as for `evaluate_detections`.
         score: only detections from this score on.
-    Returns:
-        (K + 1, K + 1) int64: rows true categories, then nothing (background); columns detected categories, then nothing
+    Returns: (K + 1, K + 1) int64: rows true categories, then nothing (background); columns detected categories, then nothing
         (missed). And the K names.
     Raises: InputError as `evaluate_detections`.
     Example:

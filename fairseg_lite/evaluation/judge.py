@@ -91,8 +91,7 @@ def results_of(
         results: COCO result dicts; nothing in them is changed.
         iou_type: "segm" or "bbox": which of segmentation and bbox is compared.
         categories: name by id, when each result is judged within its own category; None makes all category 1.
-    Returns:
-        Annotations with ids from 1. With categories `area` is that of mask or box: of what the judge leaves unmatched, it
+    Returns: Annotations with ids from 1. With categories `area` is that of mask or box: of what the judge leaves unmatched, it
         decides the size class that it counts against. Without, nothing is counted against, and it is 0.
     Raises: InputError, an iou_type that is neither, or a result that cannot be judged.
     """

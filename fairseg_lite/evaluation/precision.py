@@ -108,9 +108,8 @@ def evaluate_detections(
         what, progress: "segm" compares masks, "bbox" boxes; show a bar when it takes more than 2 s.
         max_dets: detections of a category in a picture that count, the best; COCO: 100.
     Returns: PrecisionReport; without a detection all is 0.
-    Raises:
-        InputError: no object to find, a picture twice, or a result that cannot be judged: of an unknown picture or category,
-            with no mask or box, with a score or box that is not finite, or RLE that is damaged or of another size.
+    Raises: InputError, no object to find, a picture twice, or a result that cannot be judged: of an unknown picture or category,
+        with no mask or box, with a score or box that is not finite, or RLE that is damaged or of another size.
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset
         >>> truth = to_coco(ShapesDataset(2))

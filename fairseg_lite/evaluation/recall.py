@@ -60,11 +60,9 @@ def average_recall(
             whichever iou_type compares. Categories are ignored. Nothing in it is changed.
         iou_type, limits: "segm" compares masks, "bbox" boxes; numbers of proposals per picture.
         progress: show bars when it takes more than 2 s.
-    Returns:
-        RecallReport over every picture of the data set, also those without a result.
-    Raises:
-        InputError: no object to find, a picture twice, or a result that cannot be judged: of an unknown picture, with
-            no mask or box, with a score or box that is not finite, or RLE that is damaged or of another size.
+    Returns: RecallReport over every picture of the data set, also those without a result.
+    Raises: InputError, no object to find, a picture twice, or a result that cannot be judged: of an unknown picture, with no mask
+        or box, with a score or box that is not finite, or RLE that is damaged or of another size.
     Example:
         >>> from fairseg_lite.data.shapes import ShapesDataset
         >>> truth = to_coco(ShapesDataset(2))

@@ -39,8 +39,7 @@ def convert(kind: str, source: str | Path, out: Path, left_out: Counter[str]) ->
     Args:
         kind: of `FORMATS`. source: file or folder. out: the COCO file that it is for; it may have any name.
         left_out: what could not be read is counted here, by kind.
-    Raises:
-        InputError: nothing of this kind is there, or a file is damaged: names it.
+    Raises: InputError, nothing of this kind is there, or a file is damaged: names it.
     """
     source = Path(source)
     categories: list[str] = []

@@ -208,10 +208,8 @@ def mask_iou(a: Tensor, b: Tensor) -> Tensor:
     Args:
         a: (N, H, W) bool.
         b: (M, H, W) bool.
-    Returns:
-        (N, M) float32 in [0, 1]; 0 where both are empty.
-    Raises:
-        InputError: not bool, not 3-d, or other sizes.
+    Returns: (N, M) float32 in [0, 1]; 0 where both are empty.
+    Raises: InputError, not bool, not 3-d, or other sizes.
     Example:
         >>> half, whole = torch.tensor([[[1, 0]]]).bool(), torch.ones(1, 1, 2, dtype=torch.bool)
         >>> mask_iou(half, whole).tolist()

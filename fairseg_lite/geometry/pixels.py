@@ -17,8 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Pixels:
     """How a network wants its pictures; the default is what torchvision's ImageNet weights were trained with.
 
-    Raises:
-        InputError: an order that is neither, or numbers that are no three channels, or a white or deviation of 0 and less.
+    Raises: InputError, an order that is neither, or numbers that are no three channels, or a white or deviation of 0 and less.
     Example:
         >>> caffe = Pixels(mean=(102.98, 115.95, 122.77), std=(1, 1, 1), order="BGR", white=255)
         >>> normalise(np.array([[[255, 0, 0]]], np.uint8), caffe).flatten().tolist()  # red comes last

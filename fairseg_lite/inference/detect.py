@@ -89,11 +89,9 @@ def detect(
             its scale; None gives none.
         mask_boxes: in the end each box is the smallest around its refined mask, where that is not empty.
         timer: called with a stage's name ("features", "rois", "nms", "masks"), gives the context it runs in (`bench`).
-    Returns:
-        Detections, best score first; none where no proposal has an area in the picture.
-    Raises:
-        InputError: no RGB picture, proposals of a picture of another size or with boxes that are no numbers, no proposer, an
-            option outside its range, networks that do not fit each other or whose outputs are no numbers.
+    Returns: Detections, best score first; none where no proposal has an area in the picture.
+    Raises: InputError, no RGB picture, proposals of a picture of another size or with boxes that are no numbers, no proposer, an
+        option outside its range, networks that do not fit each other or whose outputs are no numbers.
     Source: MultiPath sections 3-4; official `ImageDetect.lua`, `Tester_FRCNN.lua`. Lesson: 11.
     """
     models = [model] if isinstance(model, torch.nn.Module) else list(model)
@@ -270,10 +268,8 @@ def masks_in_boxes(
         model: in evaluation mode; one from `prepare` is faster. image: (H, W, 3) uint8 RGB. boxes: (N, 4) xyxy in pixels.
         threshold: mask probability above which a pixel belongs to the object.
         padding: what patches see beyond the picture, "symmetric" or "mean"; None takes what the checkpoint was trained with.
-    Returns:
-        N compressed RLEs of H x W px; the mask can be empty.
-    Raises:
-        InputError: a box without area or with a corner that is no number, or a threshold that is no probability.
+    Returns: N compressed RLEs of H x W px; the mask can be empty.
+    Raises: InputError, a box without area or with a corner that is no number, or a threshold that is no probability.
     Example:
         >>> from fairseg_lite.models.deepmask import deepmask_tiny
         >>> rle = masks_in_boxes(deepmask_tiny().eval(), np.zeros((30, 40, 3), np.uint8), torch.tensor([[5.0, 5, 20, 15]]))

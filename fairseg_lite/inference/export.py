@@ -64,8 +64,7 @@ def export(model: DeepMask | SharpMask, path: str | Path, *, top_k: int = 100) -
     Args:
         model: on the CPU; its weights go along. top_k: windows that come out.
         path: ends in `.pt2`, which `torch.export.load` reads, or in `.onnx`.
-    Raises:
-        InputError: another ending, packages for ONNX that are not here, or no number of windows.
+    Raises: InputError, another ending, packages for ONNX that are not here, or no number of windows.
     """
     check_range("top_k", top_k, 1, None)
     path = Path(path)

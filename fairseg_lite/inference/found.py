@@ -62,8 +62,7 @@ class Proposals:
     def from_coco(cls, results: Iterable[dict]) -> "Proposals":
         """The proposals of one picture from its COCO results, best first.
 
-        Raises:
-            InputError: no result, results of several pictures, or a result without mask or score.
+        Raises: InputError, no result, results of several pictures, or a result without mask or score.
         """
         rows = sorted(results, key=lambda r: -r.get("score", math.inf))
         if len({r.get("image_id") for r in rows}) != 1:
@@ -91,8 +90,7 @@ def load_results(path: str | Path, images: Iterable[dict] = ()) -> dict[int, Pro
     """Proposals by picture id from a COCO result file.
 
     Args: as `read_results`.
-    Raises:
-        InputError: as `read_results`, or a result without mask or score.
+    Raises: InputError, as `read_results`, or a result without mask or score.
     """
     by_picture: dict[int, list[dict]] = {}
     for row in read_results(path, images):
@@ -141,8 +139,7 @@ class Detections:
         size classes of masks; `evaluate_detections` does not.
 
         Args: image_id: of the picture. category_ids: the data set's id for each label, gaps and any order allowed.
-        Raises:
-            InputError: a label without an id.
+        Raises: InputError, a label without an id.
         Example:
             >>> one = Detections(torch.tensor([[1.0, 2, 4, 8]]), torch.tensor([1]), torch.tensor([0.5]), None, (9, 9))
             >>> one.to_coco(7, category_ids=(90, 3))

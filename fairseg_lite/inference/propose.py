@@ -65,10 +65,8 @@ def check_picture(image: np.ndarray) -> tuple[int, int]:
 def resized(image: Tensor, scale: float) -> Tensor:
     """The picture at one scale, antialiased.
 
-    Args:
-        image: (3, H, W) float. scale: pixels of the result per pixel of the picture.
-    Returns:
-        (3, max(round(scale H), 1), max(round(scale W), 1)).
+    Args: image: (3, H, W) float. scale: pixels of the result per pixel of the picture.
+    Returns: (3, max(round(scale H), 1), max(round(scale W), 1)).
     """
     size = [max(round(scale * n), 1) for n in image.shape[-2:]]
     if size == list(image.shape[-2:]):
@@ -94,8 +92,7 @@ def pyramid(model: DeepMask | SharpMask, image: Tensor, scales: Sequence[float],
     Args:
         model: in evaluation mode, on the picture's device. image: (3, H, W) float32, normalised.
         scales: pixels of a level per pixel of the picture, for each level returned. timer: as in `DeepMask.dense`.
-    Raises:
-        InputError: no scale, or one that is not above 0.
+    Raises: InputError, no scale, or one that is not above 0.
     Source: DeepMask, Full Scene Inference; official `InferDeepMask.lua`. Lesson: 04.
     """
     if not scales or not min(scales) > 0:
@@ -142,10 +139,8 @@ def propose(
         max_side: a larger picture is first reduced to this longest side, in pixels, so memory stays bounded; masks
             come in the size of the picture all the same. Raise it to find smaller objects in large pictures.
         timer: called with a stage's name, gives the context it runs in (`bench`).
-    Returns:
-        Proposals, best score first; windows whose mask is empty are left out.
-    Raises:
-        InputError: not an RGB picture of uint8, no pixel, or an option outside its range.
+    Returns: Proposals, best score first; windows whose mask is empty are left out.
+    Raises: InputError, not an RGB picture of uint8, no pixel, or an option outside its range.
     Source: DeepMask, Full Scene Inference, SharpMask section 5; official `InferDeepMask.lua`. Lesson: 04.
     """
     height, width = check_picture(image)
@@ -181,8 +176,7 @@ def best_windows(levels: Sequence[Level], top_k: int) -> tuple[Tensor, Tensor, T
     """The windows with the highest scores over all levels.
 
     Args: levels: of one picture. top_k: at most so many.
-    Returns:
-        scores (logits), level, row and column of each, (N,), best first; on the CPU.
+    Returns: scores (logits), level, row and column of each, (N,), best first; on the CPU.
     """
     flat = torch.cat([level.dense.scores[0].flatten() for level in levels])
     scores, order = (x.cpu() for x in flat.float().topk(min(top_k, len(flat))))
@@ -228,10 +222,8 @@ def logit(probability: float) -> float:
 def paste_rle(logits: Tensor, boxes: Tensor, height: int, width: int, cut: float) -> tuple[list[dict], Tensor]:
     """Masks enlarged into their windows as RLE, without ever holding all of them at full size.
 
-    Args:
-        logits: (N, M, M); boxes: (N, 4) xyxy in pixels; height, width: of the picture; cut: logit above which a pixel counts.
-    Returns:
-        N RLEs, and (N, 4) float32 boxes xyxy around them.
+    Args: logits: (N, M, M); boxes: (N, 4) xyxy in pixels; height, width: of the picture; cut: logit above which a pixel counts.
+    Returns: N RLEs, and (N, 4) float32 boxes xyxy around them.
     """
     rle: list[dict] = []
     step = max(1, PASTE_PIXELS[not logits.is_cpu] // (height * width))
@@ -251,8 +243,7 @@ def prepare(model: N, *, dtype: torch.dtype | None = None) -> N:
         model: any state; it is not changed.
         dtype: None keeps the model's; torch.bfloat16 pays off where the processor has units for it. A network's `exact` parts,
             a MultiPathNet's classifiers and boxes, stay as they are.
-    Returns:
-        A network in evaluation mode without gradients whose outputs differ from the model's by rounding only; the model
+    Returns: A network in evaluation mode without gradients whose outputs differ from the model's by rounding only; the model
         itself where it is so already, with no norm left to fold: preparing twice costs nothing.
     Example:
         >>> from fairseg_lite.models.multipathnet import multipathnet_tiny

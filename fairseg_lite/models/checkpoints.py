@@ -48,10 +48,8 @@ DEFAULTS: dict[str | None, str] = {"DeepMask": "photos", "MultiPathNet": "photos
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> None:
     """Write tensors and a JSON header to PATH, and the header alone to PATH with suffix `.json`, atomically.
 
-    Args:
-        path: ends in `.safetensors`; its folder is made. tensors: any shapes and dtypes. header: what JSON can hold.
-    Raises:
-        InputError: the folder cannot be written or the disk is full; what stood there before is untouched.
+    Args: path: ends in `.safetensors`; its folder is made. tensors: any shapes and dtypes. header: what JSON can hold.
+    Raises: InputError, the folder cannot be written or the disk is full; what stood there before is untouched.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.part{os.getpid()}")
@@ -75,8 +73,7 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict) -> 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """Read back what `save_tensors` wrote: (tensors, header).
 
-    Raises:
-        InputError: no such file, truncated, not safetensors, or without our header.
+    Raises: InputError, no such file, truncated, not safetensors, or without our header.
     """
     path = Path(path)
     if not path.is_file():
@@ -105,8 +102,7 @@ def save_model(path: str | Path, model: Network, *, store: str = "float32", over
             channel, the rest in float16 (a quarter).
         over: name of a checkpoint of the library that holds this SharpMask's DeepMask, or a DeepMask with this MultiPathNet's
             trunk: only the rest is saved.
-    Raises:
-        InputError: a network that no function of `MODELS` has built, or the file cannot be written.
+    Raises: InputError, a network that no function of `MODELS` has built, or the file cannot be written.
     """
     if (name := model.record.model) not in MODELS:
         raise InputError(f"the record names network {name!r}; wanted one of {', '.join(MODELS)}, whose functions set it")
@@ -185,10 +181,8 @@ def load_model(source: Source = None, *, device: Device = "cpu", kind: str | Non
             first of the kind.
         device: where it goes.
         kind: "DeepMask", "SharpMask" or "MultiPathNet" where no other will do; None takes any.
-    Returns:
-        The network; its `record` is what the checkpoint says of it (categories, recipe, results).
-    Raises:
-        InputError: a missing or truncated file, an unknown network, another kind than wanted, or weights that do not fit.
+    Returns: The network; its `record` is what the checkpoint says of it (categories, recipe, results).
+    Raises: InputError, a missing or truncated file, an unknown network, another kind than wanted, or weights that do not fit.
     Example:
         >>> load_model("shapes").patch_size
         96
@@ -231,8 +225,7 @@ def load_model(source: Source = None, *, device: Device = "cpu", kind: str | Non
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
     """Copy a checkpoint's tensors into a network; every name and shape must fit.
 
-    Raises:
-        InputError: says which names are missing, left over or of another shape: the checkpoint is another network's.
+    Raises: InputError, says which names are missing, left over or of another shape: the checkpoint is another network's.
     """
     wanted = model.state_dict()
     sharp, for_sharp = (any(k.startswith("deepmask.") for k in names) for names in (tensors, wanted))

@@ -77,8 +77,7 @@ class DeepMask(Network):
         score_hidden: width of the score head's last hidden layer. dropout: probability in the score head.
         scales: of the pictures that whole-picture inference looks at; default 2^-2.5 .. 2^0.5 in steps of 2^0.5 for P = 160,
             and what finds objects of the same sizes for another P.
-    Raises:
-        InputError: sizes that do not fit each other, or an unknown head.
+    Raises: InputError, sizes that do not fit each other, or an unknown head.
     Example:
         >>> model = deepmask_tiny().eval()
         >>> masks, scores = model(torch.zeros(2, 3, 128, 128))
@@ -143,10 +142,8 @@ class DeepMask(Network):
     def forward(self, patches: Tensor) -> DeepMaskOutput:
         """One mask and one score for each patch (B, 3, P+context, P+context) float, normalised (`Network.normalise`).
 
-        Returns:
-            DeepMaskOutput: masks (B, M, M) and scores (B,), logits.
-        Raises:
-            InputError: the patches have another side.
+        Returns: DeepMaskOutput: masks (B, M, M) and scores (B,), logits.
+        Raises: InputError, the patches have another side.
         """
         self.check(patches)
         x = self.trunk(patches)  # (B, C, G + context/S, G + context/S)
@@ -171,10 +168,8 @@ class DeepMask(Network):
         Args:
             images: (B, 3, H, W) float, normalised, already padded; H, W >= P.
             timer: called with the name of each stage, gives the context that the stage runs in (`bench`).
-        Returns:
-            DenseFeatures with h = ceil(H/S) - G + 1 rows of windows and as many columns for W.
-        Raises:
-            InputError: the picture is smaller than a patch.
+        Returns: DenseFeatures with h = ceil(H/S) - G + 1 rows of windows and as many columns for W.
+        Raises: InputError, the picture is smaller than a patch.
         """
         if min(images.shape[-2:]) < self.patch_size:
             raise InputError(f"picture of {tuple(images.shape[-2:])} px; pad it to at least the patch of {self.patch_size} px")
@@ -225,8 +220,7 @@ def deepmask_tiny(
         poolings: P, how often the trunk halves its input: 4 for stride 16, 3 for stride 8.
         depths: residual blocks of two 3x3 convolutions in each stage; D = 1 + 2 * their sum.
         features, head: as in `DeepMask`.
-    Raises:
-        InputError: as `DeepMask` and `ResNetTrunk`.
+    Raises: InputError, as `DeepMask` and `ResNetTrunk`.
     Example:
         >>> sum(p.numel() for p in deepmask_tiny().parameters()) < 3_000_000
         True

@@ -44,8 +44,7 @@ def mask_loss(logits: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
         logits: (B, M, M), upsampled bilinearly to the target's side.
         masks: (B, T, T) bool, the centred object; ignored where the label is -1.
         labels: (B,) in {-1, +1}.
-    Returns:
-        A scalar; without a positive 0, and still differentiable.
+    Returns: A scalar; without a positive 0, and still differentiable.
     Example:
         >>> mask_loss(torch.zeros(1, 4, 4), torch.ones(1, 8, 8, dtype=torch.bool), torch.ones(1)).item()
         0.693...
@@ -67,8 +66,7 @@ def deepmask_loss(
     Args:
         output: masks (B, M, M) and scores (B,), logits. masks, labels: as for `mask_loss`. score_weight: lambda.
         only: None for the joint loss, "mask" or "score" for one branch (alternating training).
-    Raises:
-        InputError: shapes that do not fit, a mask that is not bool, a label other than -1 and +1, an unknown branch.
+    Raises: InputError, shapes that do not fit, a mask that is not bool, a label other than -1 and +1, an unknown branch.
     Example:
         >>> output = DeepMaskOutput(torch.zeros(2, 4, 4), torch.zeros(2))
         >>> loss = deepmask_loss(output, torch.ones(2, 8, 8, dtype=torch.bool), torch.tensor([1.0, -1.0]))
@@ -107,11 +105,9 @@ def multipath_loss(output: MultiPathOutput, labels: Tensor, targets: Tensor, *, 
         labels: (U, N) int64: 0 background, k + 1 for category k, -1 not counted.
         targets: (N, 4) deltas to the object's box, normalised by the model's mean and deviation; read where a label is >= 1.
         box_weight: lambda.
-    Returns:
-        MultiPathLoss of scalars. Both terms are sums over RoIs divided by how many RoIs count for that classifier,
+    Returns: MultiPathLoss of scalars. Both terms are sums over RoIs divided by how many RoIs count for that classifier,
         foreground or not, as in Fast R-CNN; smooth L1 is summed over the four numbers. Without a RoI 0, still differentiable.
-    Raises:
-        InputError: shapes that do not fit, a label that is none, or a target that is not a finite number.
+    Raises: InputError, shapes that do not fit, a label that is none, or a target that is not a finite number.
     Example:
         >>> output = MultiPathOutput(torch.zeros(1, 2, 3), torch.zeros(2, 3, 4))
         >>> loss = multipath_loss(output, torch.tensor([[0, 2]]), torch.tensor([[0.0, 0, 0, 0], [1.0, 0, 0, 0]]))
@@ -149,8 +145,7 @@ def searched(output: MultiPathOutput, labels: Tensor, known: Tensor) -> MultiPat
 
     So an object that nobody annotated is taught to be nothing else (federated data: Gupta et al. 2019).
 
-    Args:
-        output, labels: as for `multipath_loss`; what is annotated is known. known: (N, K+1) bool, classes searched for.
+    Args: output, labels: as for `multipath_loss`; what is annotated is known. known: (N, K+1) bool, classes searched for.
     """
     own = F.one_hot(labels.clamp(min=0), known.shape[1]).bool()  # (U, N, K+1)
     return output._replace(logits=output.logits.masked_fill(~(known | own), -torch.inf))

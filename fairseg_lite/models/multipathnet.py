@@ -64,8 +64,7 @@ class MultiPathNet(Network):
             one all the same, and nothing is normalised.
         normalise, skip_scale: of `Mix`.
         frozen: so many first stages of the trunk are not trained.
-    Raises:
-        InputError: numbers that make no sense, or an unknown name.
+    Raises: InputError, numbers that make no sense, or an unknown name.
     Example:
         >>> model = multipathnet_tiny(num_classes=9).eval()
         >>> rois = torch.tensor([[0, 10.0, 10, 40, 50], [1, 0, 0, 96, 96]])
@@ -151,10 +150,8 @@ class MultiPathNet(Network):
             levels: from `features`.
             rois: (N, 5) index of the picture in the batch, then xyxy in pixels of the pictures; may lie outside or have no
                 area; N may be 0.
-        Returns:
-            MultiPathOutput: logits (U, N, K+1), deltas (N, K+1, 4).
-        Raises:
-            InputError: RoIs of another shape, with a NaN or an infinite number, or of a picture that is not there.
+        Returns: MultiPathOutput: logits (U, N, K+1), deltas (N, K+1, 4).
+        Raises: InputError, RoIs of another shape, with a NaN or an infinite number, or of a picture that is not there.
         """
         check_rois(rois, len(levels[0]))
         own, exact = next(self.parameters()).dtype, self.boxes.weight.dtype
@@ -185,8 +182,7 @@ class MultiPathNet(Network):
         Args:
             rois: (N, 4) xyxy in pixels.
             deltas: (N, K+1, 4) of a MultiPathOutput.
-        Returns:
-            (N, K+1, 4) xyxy in pixels, one box for each class; not clipped.
+        Returns: (N, K+1, 4) xyxy in pixels, one box for each class; not clipped.
         """
         return decode_boxes(rois, deltas * self.delta_std + self.delta_mean)
 
@@ -208,8 +204,7 @@ def multipathnet_tiny(
         width, dropout: of a tower's two layers.
         norm: of the trunk; "frozen" goes with `trunk_from` (two pictures are too few to measure), "batch" without.
         trunk_from: a tiny DeepMask, whose trunk weights are copied; None starts at random.
-    Raises:
-        InputError: as `MultiPathNet`, or a DeepMask with another trunk.
+    Raises: InputError, as `MultiPathNet`, or a DeepMask with another trunk.
     Example:
         >>> sum(p.numel() for p in multipathnet_tiny(num_classes=9).parameters()) < 4_000_000
         True
@@ -235,8 +230,7 @@ def multipathnet_vgg16(
         trunk_weights: None, "VGG16_Weights.IMAGENET1K_V1", or a local file; its fc6 and fc7, where it has them, begin every
             tower. The official network's own weights want the trunk's `ceil` (models/trunks.py), torchvision's do not.
         trunk, tower: other options of `VGGTrunk` and `LinearTower`; the form of an official file (official/networks.py).
-    Raises:
-        InputError: as `MultiPathNet` and `load_trunk_weights`.
+    Raises: InputError, as `MultiPathNet` and `load_trunk_weights`.
     Source: MultiPath section 3; official `models/multipathnet.lua`, `vgg.lua`. Lesson: 08.
     """
     vgg = VGGTrunk(**{"widths": VGG_16, **(trunk or {})})
@@ -273,8 +267,7 @@ def multipathnet_resnet50(
         trunk_weights: None, "ResNet50_Weights.IMAGENET1K_V2", or a local file; its layer4, where it has one, begins every tower.
         head: "conv5", or "linear" for towers of two layers of 1024 on 7 x 7 grids mixed to 256 channels: cheaper, and fit for
             weights without layer4.
-    Raises:
-        InputError: as `MultiPathNet`, or an unknown head.
+    Raises: InputError, as `MultiPathNet`, or an unknown head.
     Source: official `models/resnet.lua`; foveal regions and skips are ours. Lesson: 11.
     """
     tower = {"inner": 512, "width": 2048, "depth": 3, "block": "bottleneck", "stride_in_1x1": stride_in_1x1}

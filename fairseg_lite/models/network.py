@@ -41,8 +41,7 @@ class Record:
     def of(cls, header: Mapping[str, Any]) -> "Record":
         """The record in a checkpoint's header. Files of version 0.1.0 say padding and sizes in their recipe alone.
 
-        Raises:
-            TypeError, InputError: a header with values that are none.
+        Raises: TypeError, InputError: a header with values that are none.
         """
         recipe, known = header.get("recipe", {}), {f.name for f in fields(cls)}
         short = recipe.get("short_side")
@@ -116,8 +115,7 @@ class Trunk(nn.Module):
     def freeze(self, count: int) -> "Trunk":
         """Fix the first stages (1: the stem, 2: and the next, ...): no gradients, and no new batch-norm statistics.
 
-        Raises:
-            InputError: the trunk has fewer stages.
+        Raises: InputError, the trunk has fewer stages.
         Example:
             >>> from fairseg_lite.models.trunks import ResNetTrunk
             >>> trunk = ResNetTrunk(depths=(1, 1, 1), norm="batch").freeze(2).train()
@@ -202,10 +200,8 @@ def load_trunk_weights(
             `.safetensors` or `.pth` file with torchvision's parameter names. None: nothing is loaded.
         towers: begin with what the source has of them, if it has any of it.
         names: of those weights: prefix in the source -> prefix in a tower.
-    Returns:
-        The trunk.
-    Raises:
-        InputError: the file is missing, unreadable, or lacks a tensor of the trunk or has it in another shape.
+    Returns: The trunk.
+    Raises: InputError, the file is missing, unreadable, or lacks a tensor of the trunk or has it in another shape.
     Example:
         >>> load_trunk_weights(nn.Conv2d(3, 8, 3), "nowhere.pth")
         Traceback (most recent call last):
@@ -229,8 +225,7 @@ def copy_weights(module: nn.Module, weights: Mapping[str, Tensor], source: objec
     Args:
         module: changed in place. weights: name -> tensor of any float dtype, the names being the module's.
         source: where they come from, for the errors.
-    Raises:
-        InputError: a tensor of the module is not in the table, or has another shape there.
+    Raises: InputError, a tensor of the module is not in the table, or has another shape there.
     """
     wanted = module.state_dict()
     missing = [k for k in wanted if k not in weights and not k.endswith("num_batches_tracked")]

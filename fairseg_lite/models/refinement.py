@@ -65,10 +65,8 @@ def doubled_conv(x: Tensor, conv: nn.Conv2d, mode: str) -> Tensor:
     Doubling is linear, so both together are one 3x3 convolution at the small side, with four outputs for the four pixels
     that a cell becomes. The borders agree because the mirror of a doubled map is the double of the mirrored one.
 
-    Args:
-        x: (B, C, side, side); conv: from `conv3x3`, C to O channels; mode: "bilinear" or "nearest".
-    Returns:
-        (B, O, 2 side, 2 side).
+    Args: x: (B, C, side, side); conv: from `conv3x3`, C to O channels; mode: "bilinear" or "nearest".
+    Returns: (B, O, 2 side, 2 side).
     Example:
         >>> x, conv = torch.rand(1, 2, 5, 5), conv3x3(2, 1, "symmetric")
         >>> torch.allclose(doubled_conv(x, conv, "bilinear"), conv(_doubled(x, "bilinear")), atol=1e-6)
@@ -125,8 +123,7 @@ class RefinementModule(nn.Module):
     Args:
         features, channels, out, upsample, padding: as in `NaiveRefinementModule`.
         paths: "both"; "skip" leaves the mask as it is (out = channels); "deconvolution" does not look at the features.
-    Raises:
-        InputError: an unknown option, or "skip" with another number of channels out than in.
+    Raises: InputError, an unknown option, or "skip" with another number of channels out than in.
     Example:
         >>> RefinementModule(features=64, channels=8, out=4)(torch.zeros(2, 64, 6, 6), torch.zeros(2, 8, 6, 6)).shape
         torch.Size([2, 4, 12, 12])

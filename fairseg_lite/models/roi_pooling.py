@@ -38,10 +38,8 @@ def roi_pool(features: Tensor, rois: Tensor, size: int | tuple[int, int], *, sca
         features: (B, C, h, w). size: (rows, columns) of the grid, or one number P. how: "v1", "v2" or "align", see above.
         rois: (N, 5) index of the picture in the batch, then xyxy in pixels of the picture. Parts outside count as empty.
         scale: s, cells of the feature map for each pixel of the picture: 1/16 at stride 16.
-    Returns:
-        (N, C, rows, columns); N may be 0.
-    Raises:
-        InputError: an unknown method.
+    Returns: (N, C, rows, columns); N may be 0.
+    Raises: InputError, an unknown method.
     Example:
         >>> features = torch.arange(16.0).view(1, 1, 4, 4)
         >>> roi_pool(features, torch.tensor([[0.0, 0, 0, 32, 64]]), 2, scale=1 / 16)

@@ -46,8 +46,7 @@ class SharpMask(Network):
         schedule: "halving": k, k/2, k/4, ... channels (the paper's choice); "constant": k everywhere.
         paths: "both", or an ablation: "skip" (features are added to an unchanged mask), "deconvolution" (no features).
         upsample, padding: as in `RefinementModule`.
-    Raises:
-        InputError: options that do not fit each other, or a DeepMask without a vector per window (mask_head="full").
+    Raises: InputError, options that do not fit each other, or a DeepMask without a vector per window (mask_head="full").
     Example:
         >>> model = sharpmask_tiny().eval()
         >>> masks, scores = model(torch.zeros(2, 3, 128, 128))

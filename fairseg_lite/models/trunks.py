@@ -130,8 +130,7 @@ def residual_layer(
     """`depth` residual blocks, the first with the stride: (B, cin, H, W) -> (B, cout, H/stride, W/stride).
 
     Args: channels, stride, number of blocks; the others as `ResNetTrunk`'s.
-    Raises:
-        InputError: block, norm or padding is not one of those in `ResNetTrunk`.
+    Raises: InputError, block, norm or padding is not one of those in `ResNetTrunk`.
     Example:
         >>> residual_layer(8, 4, 16, 2, 3, block="bottleneck")(torch.zeros(1, 8, 7, 6)).shape
         torch.Size([1, 16, 4, 3])
@@ -156,8 +155,7 @@ class ResNetTrunk(Trunk):
         eps: added to the variance, by both norms.
         padding: "zeros" (torchvision) or "symmetric" (official code), for 3x3 and 7x7 convolutions.
         stride_in_1x1: stride of a bottleneck on its first 1x1 instead of its 3x3.
-    Raises:
-        InputError: block, poolings, norm or padding is not one of those above.
+    Raises: InputError, block, poolings, norm or padding is not one of those above.
     Example:
         >>> ResNetTrunk(depths=(1, 1, 1)).eval()(torch.zeros(1, 3, 33, 48)).shape
         torch.Size([1, 1024, 3, 3])
@@ -235,8 +233,7 @@ class VGGTrunk(Trunk):
         widths: channels of each convolution in the five groups between the poolings; `VGG_A` or `VGG_16`.
         padding: "zeros" or "symmetric", as in `ResNetTrunk`.
         ceil: poolings round sizes up (Caffe's, and so the official MultiPathNet's), not down (torchvision's).
-    Raises:
-        InputError: padding is neither, or there are not five groups with a convolution each.
+    Raises: InputError, padding is neither, or there are not five groups with a convolution each.
     Example:
         >>> VGGTrunk()(torch.zeros(1, 3, 32, 48)).shape
         torch.Size([1, 512, 2, 3])

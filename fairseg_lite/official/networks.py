@@ -55,11 +55,9 @@ from fairseg_lite.official.reader import Record, Table, load
 def import_official(path: str | Path) -> Network:
     """Read an official file and make it a network of ours, in evaluation mode and float32.
 
-    Args:
-        path: what `torch.save` wrote: {model = nn.DeepMask or nn.SharpMask, config = ...}, or MultiPathNet's nn.Sequential.
-    Returns:
-        The network, float32 whatever the file's numbers are; its record builds it again, and says in `about` what the official
-        options ("config") were and how many tensors ("tensors") the file had.
+    Args: path: what `torch.save` wrote: {model = nn.DeepMask or nn.SharpMask, config = ...}, or MultiPathNet's nn.Sequential.
+    Returns: The network, float32 whatever the file's numbers are; its record builds it again, and says in `about` what the
+        official options ("config") were and how many tensors ("tensors") the file had.
     Raises:
         InputError: a damaged file (Torch7Error), another network, or tensors missing, left over, of another shape, or not finite.
     Source: official `DeepMask.lua`, `SharpMask.lua`. Lesson: 04.

@@ -53,8 +53,7 @@ class OfficialSampler(PatchSampler):
         dataset, spec, options: as for `PatchSampler`, of which padding, tries and hard do nothing here; jitter moves and
             scales mask samples, and mirrors all samples.
         label_shift: copy the official fault that mask labels lie one pixel of the picture too far right and down.
-    Raises:
-        InputError: as `PatchSampler`; or no picture has an object.
+    Raises: InputError, as `PatchSampler`; or no picture has an object.
     Source: official `DataSampler.lua`. Lesson: 01.
     """
 
@@ -157,8 +156,7 @@ def crop_grey(image: np.ndarray, left: int, top: int, side: int, size: int) -> T
     Args:
         image: (H, W, 3), uint8 or float of 0 to 1.
         left, top, side: of the window, in pixels of the picture. size: side of the result, in pixels.
-    Returns:
-        (3, size, size) float32 of 0 to 1.
+    Returns: (3, size, size) float32 of 0 to 1.
     Source: official `DataSampler:cropTensor`. Only the part in the picture is made: a window may be far larger.
     Lesson: 01.
     """
@@ -173,12 +171,9 @@ def crop_grey(image: np.ndarray, left: int, top: int, side: int, size: int) -> T
 def scale_weights(n: int, m: int) -> Tensor:
     """How much each of n pixels counts in each of m: the rows of a matrix that scales one axis as Torch7 did.
 
-    Args:
-        n, m: pixels before and after.
-    Returns:
-        (m, n) float32, each row adds up to 1. Larger: linear, corners aligned; smaller: mean over the pixel's area.
-    Raises:
-        InputError: n or m below 1.
+    Args: n, m: pixels before and after.
+    Returns: (m, n) float32, each row adds up to 1. Larger: linear, corners aligned; smaller: mean over the pixel's area.
+    Raises: InputError, n or m below 1.
     Example:
         >>> scale_weights(3, 2)
         tensor([[0.6667, 0.3333, 0.0000],
@@ -207,8 +202,7 @@ def crop_polygons(
         polygons: each x1, y1, x2, y2, ... in pixels of the picture.
         shape: of the picture, height and width first; beyond it there is no object.
         left, top, side, size: as for `crop_grey`.
-    Returns:
-        (size, size) bool.
+    Returns: (size, size) bool.
     Source: official `DataSampler:cropMask`. Lesson: 01.
     """
     scale = size / side

@@ -83,10 +83,8 @@ class Function:
 def load(path: str | Path) -> Any:
     """The object in a file. The file is mapped: arrays are views of it, and only what is looked at comes to memory.
 
-    Args:
-        path: a binary `.t7` file; do not change it while arrays of it are in use.
-    Returns:
-        The object, as in the table above.
+    Args: path: a binary `.t7` file; do not change it while arrays of it are in use.
+    Returns: The object, as in the table above.
     Raises:
         Torch7Error: the file is truncated or damaged or something else; a ValueError.
         OSError: it cannot be opened.

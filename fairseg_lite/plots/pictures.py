@@ -63,8 +63,7 @@ def _as_large(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
 def apart(masks: Iterable[np.ndarray], limit: int, *, shared: float = 0.3) -> list[int]:
     """Which of many masks a person wants to see: the surest, none of which lies on a surer one with more than a share of itself.
 
-    Args:
-        masks: N times (H, W) bool, surest first, asked for one by one; limit: at most so many; shared: the share.
+    Args: masks: N times (H, W) bool, surest first, asked for one by one; limit: at most so many; shared: the share.
     Example:
         >>> strip = np.arange(6) < np.array([4, 5, 6])[:, None]
         >>> apart(np.stack([strip[:1], strip[1:2], ~strip[:1]]), 9)

@@ -57,10 +57,8 @@ def make_proposals(
             or of top_k all, and after a change of pictures those, are made anew, which is said on stderr.
         pictures: look at so many of the first; None: at all. top_k: proposals of each at most.
         dtype: to compute in; default the model's. progress: show a bar when it takes more than 2 s.
-    Returns:
-        Boxes by picture id, those of this data set's first pictures only.
-    Raises:
-        InputError: no proposal in any picture, or a file that is damaged or cannot be written.
+    Returns: Boxes by picture id, those of this data set's first pictures only.
+    Raises: InputError, no proposal in any picture, or a file that is damaged or cannot be written.
     Lesson: 08.
     """
     path, ids = Path(path), image_ids(dataset)[:pictures]
@@ -120,10 +118,8 @@ def delta_statistics(
         images: pictures to look at, as far apart as they can be.
         threshold: IoU from which a RoI is foreground.
         progress: show a bar when it takes more than 2 s.
-    Returns:
-        (4,) and (4,) float32, of dx, dy, dw, dh. Where all deltas are the same, the deviation is Fast R-CNN's constant.
-    Raises:
-        InputError: no object in these pictures, so nothing to learn; or as `RoiSampler`.
+    Returns: (4,) and (4,) float32, of dx, dy, dw, dh. Where all deltas are the same, the deviation is Fast R-CNN's constant.
+    Raises: InputError, no object in these pictures, so nothing to learn; or as `RoiSampler`.
     Source: official `data.lua` (there the first 1000 pictures). Lesson: 08.
     """
     indices = pictures_of(dataset, boxes)
@@ -166,8 +162,7 @@ def build_multipathnet(
     Args:
         recipe: its model and options count, and the seed of its fit. num_classes: categories, the background not counted.
         trunk_from: a DeepMask whose trunk it begins with (tiny, lite0). trunk_weights: ImageNet weights (all but tiny).
-    Raises:
-        InputError: an unknown model, or weights it has no use for.
+    Raises: InputError, an unknown model, or weights it has no use for.
     """
     check_choice("model", recipe.model, [name for name in MODELS if name.startswith("multipathnet")])
     given, takes = {"trunk_from": trunk_from, "trunk_weights": trunk_weights}, signature(MODELS[recipe.model]).parameters
@@ -188,10 +183,8 @@ def renamed(model: MultiPathNet, categories: Sequence[str], seed: int = 0, **opt
     Args:
         model: a trained one. categories: the new ones, K. seed: of the random numbers that a new name's classifier begins with.
         options: of its kind, where they shall be others and the weights stay of their shapes, such as frozen.
-    Returns:
-        A network of the same kind; a new name's boxes begin with the mean of the old ones.
-    Raises:
-        InputError: its record does not say how it was built, or options that ask for other weights.
+    Returns: A network of the same kind; a new name's boxes begin with the mean of the old ones.
+    Raises: InputError, its record does not say how it was built, or options that ask for other weights.
     """
     old = list(model.record.categories)
     with seeded(seed):
@@ -247,11 +240,9 @@ def train_multipathnet(
         model: a network to go on with, `renamed` to the data's categories; otherwise the recipe's is built.
         proposals: what made the boxes, for the record: a shipped network's name, a checkpoint or a file of results.
         trunk_from, trunk_weights: as for `build_multipathnet`. recipe, out, about, device, resume, progress: as for `trained`.
-    Returns:
-        The network in evaluation mode, and its history. Its record's `about["dropped"]` says how many proposals of the pictures
-        seen were left out, and why.
-    Raises:
-        InputError: no category, no object, proposals of other pictures, or from `fit` and the disk.
+    Returns: The network in evaluation mode, and its history. Its record's `about["dropped"]` says how many proposals of the
+        pictures seen were left out, and why.
+    Raises: InputError, no category, no object, proposals of other pictures, or from `fit` and the disk.
     Source: MultiPath section 4.1. Lesson: 08.
     """
     if not dataset.categories:

@@ -55,8 +55,7 @@ class Run:
     def read(self, losses: dict[str, Tensor], total: Tensor, step: int, lr: float) -> dict[str, float]:
         """The losses of a step as numbers, for which a GPU is waited.
 
-        Raises:
-            InputError: the loss is not finite, or was not at a step since the last reading: `total` is the sum of those.
+        Raises: InputError, the loss is not finite, or was not at a step since the last reading: `total` is the sum of those.
         """
         *numbers, sum_ = torch.stack([*(v.detach() for v in losses.values()), total]).tolist()
         values = dict(zip(losses, numbers, strict=True))
@@ -211,11 +210,9 @@ def fit(
         out: folder for checkpoints and log; None writes nothing.
         header: goes into the checkpoint, e.g. {"model": "deepmask_tiny"}, so that `load_model` can build it.
         resume: go on from `out` if it holds a run, which is refused without it. progress: show a bar with loss and rate.
-    Returns:
-        History of the logged steps, earlier ones included; `finished` is False after Ctrl-C (the checkpoint is kept).
-    Raises:
-        InputError: a loss that is not finite; a folder that holds a run already or another network's, or in which another
-            process is training; an unknown option.
+    Returns: History of the logged steps, earlier ones included; `finished` is False after Ctrl-C (the checkpoint is kept).
+    Raises: InputError, a loss that is not finite; a folder that holds a run already or another network's, or in which another
+        process is training; an unknown option.
     Source: DeepMask, Implementation Details, for the numbers of `FitConfig`. Lesson: 03.
     """
     device = next(model.parameters()).device

@@ -72,8 +72,7 @@ _NONE = object()
 def rank_and_world() -> tuple[int, int]:
     """Which process this is, of how many.
 
-    Raises:
-        InputError: there are many, and they do not know of each other: each would do all the work alone.
+    Raises: InputError, there are many, and they do not know of each other: each would do all the work alone.
     """
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
@@ -86,12 +85,9 @@ def rank_and_world() -> tuple[int, int]:
 def joined(device: torch.device | str) -> Iterator[torch.device]:
     """Among the processes that `torchrun` started; nothing where it started one, or none.
 
-    Args:
-        device: "cuda" becomes each process's own GPU.
-    Yields:
-        The device of this process.
-    Raises:
-        InputError: a device that processes cannot share, or more processes than GPUs; or one that others wait for has ended.
+    Args: device: "cuda" becomes each process's own GPU.
+    Yields: The device of this process.
+    Raises: InputError, a device that processes cannot share, or more processes than GPUs; or one that others wait for has ended.
     Source: `torchrun` (WORLD_SIZE, LOCAL_RANK); gloo on CPUs, NCCL on GPUs.
     """
     device, world, local = torch.device(device), int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
@@ -173,10 +169,8 @@ class Parts:
 
     Attributes:
         seen: samples of all processes so far.
-    Args:
-        model, loss_fn: as `fit`. config: its shards count, and its seed. bf16: whether autocast computes in bfloat16.
-    Raises:
-        InputError: parts that cannot be dealt out evenly.
+    Args: model, loss_fn: as `fit`. config: its shards count, and its seed. bf16: whether autocast computes in bfloat16.
+    Raises: InputError, parts that cannot be dealt out evenly.
     Lesson: 03.
     """
 

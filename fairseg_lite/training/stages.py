@@ -68,10 +68,8 @@ def train_deepmask(
         dataset: scenes with masks (`ShapesDataset`, `CocoDataset`, `Mix`).
         model: a network to go on with; otherwise the recipe's is built.
         trunk_weights: ImageNet weights for a fresh network (`load_trunk_weights`). recipe, run: as for `trained`.
-    Returns:
-        The network in evaluation mode, and its history.
-    Raises:
-        InputError: as `trained`.
+    Returns: The network in evaluation mode, and its history.
+    Raises: InputError, as `trained`.
     Source: DeepMask, Joint Learning. Lesson: 03.
     """
     model = model or begun(recipe, run.get("out"), run.get("resume", False), data=described(dataset), **named(dataset))
@@ -96,10 +94,8 @@ def train_sharpmask(
     Args:
         dataset, model, run: as for `train_deepmask`. recipe: with `end_to_end` the DeepMask is trained, too.
         deepmask: a trained one, from `load_model`; it becomes part of the result. None where a run goes on: it comes with it.
-    Returns:
-        The network in evaluation mode, and its history.
-    Raises:
-        InputError: as `trained`; or a DeepMask that is not the one the recipe's network is built on.
+    Returns: The network in evaluation mode, and its history.
+    Raises: InputError, as `trained`; or a DeepMask that is not the one the recipe's network is built on.
     Source: SharpMask section 3.2. Lesson: 06.
     """
     if recipe.end_to_end and not recipe.negatives:
@@ -141,8 +137,7 @@ def trained(
         resume: go on from `out`, with the recipe and data that the run began with; "changed": with another's numbers, as far as
             a run can. progress: show a bar.
         sampler: what draws the patches; its `rules` must be the recipe's.
-    Raises:
-        InputError: the sampler follows other rules or finds no usable object; or from `fit` and the disk.
+    Raises: InputError, the sampler follows other rules or finds no usable object; or from `fit` and the disk.
     """
     if sampler.rules != recipe.rules:
         raise InputError(f"the recipe's rules are {recipe.rules!r}, but {sampler.__name__} follows {sampler.rules!r}")
@@ -189,9 +184,8 @@ def begun(recipe: Recipe | MultiPathRecipe, out: str | Path | None, resume: bool
     Args:
         recipe, out, resume: as for `trained`. data: the training data in words, as in the record.
         record: what else must be the same, such as categories.
-    Raises:
-        InputError: it began with something else: with numbers that are `SETTLED` then; unless resume is "changed" with any but
-            the `FREE` ones.
+    Raises: InputError, it began with something else: with numbers that are `SETTLED` then; unless resume is "changed" with any
+        but the `FREE` ones.
     """
     state = Path(out or "") / "state.safetensors"
     header = first_of(lambda: load_tensors(state)[1] if resume and out is not None and state.exists() else None)
