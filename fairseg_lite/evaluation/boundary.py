@@ -171,12 +171,7 @@ class BoundaryReport:
 
 
 def boundary_report(
-    model: DeepMask | SharpMask,
-    dataset: SceneDataset,
-    *,
-    widths: Sequence[float] = BANDS,
-    tolerance: float = 2,
-    **options: Any,
+    model: DeepMask | SharpMask, dataset: SceneDataset, *, widths: Sequence[float] = BANDS, tolerance: float = 2, **options: Any
 ) -> BoundaryReport:
     """Boundary quality on the patches of `patch_report`: centred, unjittered, at full resolution, every usable instance.
 

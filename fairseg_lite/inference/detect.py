@@ -30,7 +30,7 @@ from fairseg_lite.data.results import Boxes
 from fairseg_lite.errors import InputError, check_choice, check_range
 from fairseg_lite.geometry.boxes import clip_boxes, mirrored, vote_boxes, xywh_to_xyxy
 from fairseg_lite.inference.found import Detections, Proposals
-from fairseg_lite.inference.propose import MAX_SIDE, check_picture, logit, paste_rle, prepare, propose, resized
+from fairseg_lite.inference.propose import MAX_SIDE, check_picture, paste_rle, prepare, propose, resized
 from fairseg_lite.models.checkpoints import SHIPPED, load_model
 from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipathnet import MultiPathNet, probabilities
@@ -257,19 +257,14 @@ def _check_proposals(proposals: Proposals | Boxes, height: int, width: int, mask
 
 
 @torch.inference_mode()
-def masks_in_boxes(
-    model: DeepMask | SharpMask, image: np.ndarray, boxes: Tensor, *, threshold: float = 0.5, padding: str | None = None
-) -> list[dict]:
+def masks_in_boxes(model: DeepMask | SharpMask, image: np.ndarray, boxes: Tensor) -> list[dict]:
     """The mask of the object in each box, which may reach a little beyond the box.
 
     In training the networks saw the object centred and its longer side at a fixed length: that is the patch cut here.
 
-    Args:
-        model: in evaluation mode; one from `prepare` is faster. image: (H, W, 3) uint8 RGB. boxes: (N, 4) xyxy in pixels.
-        threshold: mask probability above which a pixel belongs to the object.
-        padding: what patches see beyond the picture, "symmetric" or "mean"; None takes what the checkpoint was trained with.
-    Returns: N compressed RLEs of H x W px; the mask can be empty.
-    Raises: InputError, a box without area or with a corner that is no number, or a threshold that is no probability.
+    Args: model: in evaluation mode; one from `prepare` is faster. image: (H, W, 3) uint8 RGB. boxes: (N, 4) xyxy in pixels.
+    Returns: N compressed RLEs of H x W px, of pixels more likely the object's than not; a mask can be empty.
+    Raises: InputError, a box without area or with a corner that is no number.
     Example:
         >>> from fairseg_lite.models.deepmask import deepmask_tiny
         >>> rle = masks_in_boxes(deepmask_tiny().eval(), np.zeros((30, 40, 3), np.uint8), torch.tensor([[5.0, 5, 20, 15]]))
@@ -283,7 +278,7 @@ def masks_in_boxes(
         raise InputError(f"{len(boxes)} boxes, some without an area or with a corner that is no number; leave those out")
     spec = PatchSpec(model.patch_size, model.context, model.object_size, model.target_size)
     full, weight = spec.patch_size + spec.context, next(model.parameters())
-    padding, cut = padding or model.record.padding, logit(threshold)
+    padding = model.record.padding
     windows = [canonical(box, spec) for box in boxes.tolist()]
     places = [[w.x, w.y, spec.patch_size / w.scale] for w in windows]  # what the mask covers: the patch without context
     x, y, side = torch.tensor(places, device=weight.device).reshape(-1, 3).T
@@ -292,5 +287,5 @@ def masks_in_boxes(
     for start in range(0, len(windows), BATCH):
         patches = np.stack([crop_image(image, w, full / w.scale, full, padding) for w in windows[start : start + BATCH]])
         logits = model(model.normalise(patches).to(weight.dtype)).masks.float()
-        rle += paste_rle(logits, squares[start : start + BATCH], image.shape[0], image.shape[1], cut)[0]
+        rle += paste_rle(logits, squares[start : start + BATCH], image.shape[0], image.shape[1], 0.0)[0]
     return rle

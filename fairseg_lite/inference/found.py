@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from fairseg_lite.data.results import read_results
+from fairseg_lite.data.scenes import Masks
 from fairseg_lite.errors import InputError
 from fairseg_lite.geometry.boxes import xywh_to_xyxy, xyxy_to_xywh
-from fairseg_lite.geometry.masks import rle_decode
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Proposals:
 
     def masks(self) -> Tensor:
         """(N, H, W) bool: N * H * W bytes, so take a slice of large pictures first."""
-        return _decoded(self.rle, self.size)
+        return torch.from_numpy(Masks(self.rle, *self.size)[:])
 
     def to_coco(self, image_id: int, category_id: int = 1) -> list[dict]:
         """COCO results, one dict a proposal, with "scale" and "position" besides what COCO reads.
@@ -130,7 +130,7 @@ class Detections:
         """(N, H, W) bool. ValueError without masks."""
         if self.rle is None:
             raise InputError("these detections have boxes only; detect with masks='proposal' or 'refined'")
-        return _decoded(self.rle, self.size)
+        return torch.from_numpy(Masks(self.rle, *self.size)[:])
 
     def to_coco(self, image_id: int, category_ids: Sequence[int]) -> list[dict]:
         """COCO results, one dict a detection, as `COCO.loadRes` reads them.
@@ -158,8 +158,3 @@ class Detections:
             {"image_id": image_id, "category_id": category, "bbox": box, "score": score} | ({"segmentation": r} if r else {})
             for category, box, score, r in rows
         ]
-
-
-def _decoded(rle: list[dict], size: tuple[int, int]) -> Tensor:
-    decoded = [torch.from_numpy(rle_decode(r)) for r in rle]
-    return torch.stack(decoded) if decoded else torch.zeros(0, *size, dtype=torch.bool)

@@ -21,14 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseg_lite.errors import InputError, check_choice
-from fairseg_lite.models.deepmask import (
-    DeepMask,
-    DeepMaskOutput,
-    DenseFeatures,
-    deepmask_resnet50,
-    deepmask_tiny,
-    deepmask_vgg_a,
-)
+from fairseg_lite.models.deepmask import DeepMask, DeepMaskOutput, DenseFeatures, deepmask_resnet50, deepmask_tiny, deepmask_vgg_a
 from fairseg_lite.models.network import Network, Record, Timer, Trunk, recorded
 from fairseg_lite.models.refinement import RefinementModule, conv3x3, doubled_conv
 from fairseg_lite.models.trunks import STRIDE

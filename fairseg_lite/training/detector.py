@@ -151,11 +151,7 @@ def multipath_step(recipe: MultiPathRecipe) -> Callable[[MultiPathNet, RoiBatch,
 
 
 def build_multipathnet(
-    recipe: MultiPathRecipe,
-    num_classes: int,
-    *,
-    trunk_from: DeepMask | None = None,
-    trunk_weights: str | Path | None = None,
+    recipe: MultiPathRecipe, num_classes: int, *, trunk_from: DeepMask | None = None, trunk_weights: str | Path | None = None
 ) -> MultiPathNet:
     """A fresh network of a recipe.
 

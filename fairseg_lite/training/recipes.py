@@ -90,7 +90,7 @@ class Recipe:
 class MultiPathRecipe:
     """One way to train MultiPathNet. The paper's value stands behind each field."""
 
-    model: str = "multipathnet_tiny"  # a name of `models.multipathnet.MODELS`
+    model: str = "multipathnet_tiny"  # a name of `checkpoints.MODELS`
     options: dict = field(default_factory=dict)  # of that function, such as {"foveal": False}; categories are the data's
     images: int = 4  # pictures in a step; paper: 4, official default: 2
     rois: int = 64  # of each picture; paper: 64

@@ -55,12 +55,7 @@ def loss_of(recipe: Recipe) -> Callable[[nn.Module, PatchBatch, int], dict[str, 
 
 
 def train_deepmask(
-    dataset: SceneDataset,
-    *,
-    recipe: Recipe,
-    model: DeepMask | None = None,
-    trunk_weights: str | Path | None = None,
-    **run: Any,
+    dataset: SceneDataset, *, recipe: Recipe, model: DeepMask | None = None, trunk_weights: str | Path | None = None, **run: Any
 ) -> tuple[DeepMask, History]:
     """Train DeepMask on any dataset of scenes.
 
@@ -82,12 +77,7 @@ def train_deepmask(
 
 
 def train_sharpmask(
-    dataset: SceneDataset,
-    *,
-    recipe: Recipe,
-    deepmask: DeepMask | None = None,
-    model: SharpMask | None = None,
-    **run: Any,
+    dataset: SceneDataset, *, recipe: Recipe, deepmask: DeepMask | None = None, model: SharpMask | None = None, **run: Any
 ) -> tuple[SharpMask, History]:
     """Train the refinement of a DeepMask.
 
