@@ -52,15 +52,9 @@ class SharpMask(Network):
     stride = STRIDE
 
     def __init__(
-        self,
-        deepmask: DeepMask,
-        *,
-        k: int = 32,
-        schedule: str = "halving",
-        paths: str = "both",
-        upsample: str = "bilinear",
+        self, deepmask: DeepMask, *, k: int = 32, schedule: str = "halving", paths: str = "both", upsample: str = "bilinear",
         padding: str = "symmetric",
-    ):
+    ):  # fmt: skip
         super().__init__()
         check_choice("schedule", schedule, ("halving", "constant"))
         if k < 1 or (schedule == "halving" and k % 16):
