@@ -24,7 +24,7 @@ from fairseg_lite.models.deepmask import DeepMask
 from fairseg_lite.models.multipathnet import MultiPathNet
 from fairseg_lite.models.network import Trunk, Weights, copy_weights, load_trunk_weights, recorded
 from fairseg_lite.models.sharpmask import over
-from fairseg_lite.models.trunks import STRIDE, _normed
+from fairseg_lite.models.trunks import STRIDE, activated
 
 EPS = 1e-3  # of the norms, TensorFlow's
 # (blocks, side of the depthwise kernel, stride of the first, channels); the 1x1 widens by 6, and by 1 in the first
@@ -79,10 +79,9 @@ class InvertedResidual(nn.Module):
         self.adds = stride == 1 and cin == cout
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(_normed(self._expand_conv, self._bn0, x)) if hasattr(self, "_expand_conv") else x
-        y = F.relu6(_normed(self._depthwise_conv, self._bn1, y))
-        y = _normed(self._project_conv, self._bn2, y)
-        return x + y if self.adds else y
+        y = activated(self._expand_conv, self._bn0, x, "hardtanh") if hasattr(self, "_expand_conv") else x
+        y = activated(self._depthwise_conv, self._bn1, y, "hardtanh")
+        return activated(self._project_conv, self._bn2, y, "none", plus=x if self.adds else None)
 
 
 class LiteTrunk(Trunk):
@@ -137,7 +136,7 @@ class LiteTrunk(Trunk):
         return self.taps(x)[-1]  # (B, C, H/16, W/16)
 
     def taps(self, x: Tensor) -> list[Tensor]:
-        x = F.relu6(_normed(self._conv_stem, self._bn0, x))  # (B, 32, H/2, W/2)
+        x = activated(self._conv_stem, self._bn0, x, "hardtanh")  # (B, 32, H/2, W/2)
         features, last = [], (*self.ends[1:4], len(self._blocks))  # strides 2, 4, 8 end with their stages, 16 with the trunk
         for i, block in enumerate(self._blocks, start=1):
             x = block(x)

@@ -82,23 +82,10 @@ class MultiPathNet(Network):
     delta_std: Tensor
 
     def __init__(
-        self,
-        *,
-        trunk: Trunk,
-        tower: Callable[[int, int], Any],
-        num_classes: int,
-        integral: bool | int | Sequence[float] = True,
-        foveal: bool | Sequence[float] = True,
-        skip: bool = True,
-        sees: str = "text",
-        box_tower: str = "own",
-        pooled: int = 7,
-        pooling: str = "v2",
-        mixed: int | None = None,
-        normalise: bool = True,
-        skip_scale: float = 1000.0,
-        frozen: int = 0,
-    ):
+        self, *, trunk: Trunk, tower: Callable[[int, int], Any], num_classes: int, integral: bool | int | Sequence[float] = True,
+        foveal: bool | Sequence[float] = True, skip: bool = True, sees: str = "text", box_tower: str = "own", pooled: int = 7,
+        pooling: str = "v2", mixed: int | None = None, normalise: bool = True, skip_scale: float = 1000.0, frozen: int = 0,
+    ):  # fmt: skip
         super().__init__()
         check_range("num_classes", num_classes, 1, None)
         check_choice("sees", sees, ("text", "figure"))

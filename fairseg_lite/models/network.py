@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -182,6 +182,14 @@ def recorded(build: Callable[P, N]) -> Callable[P, N]:
         return model
 
     return built
+
+
+@cache
+def fuses(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is here, on a processor with the units it wants for a type."""
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    short = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return known and "AVX" in torch.backends.cpu.get_cpu_capability() and (dtype == torch.float32 or short)
 
 
 T = TypeVar("T", bound=nn.Module)

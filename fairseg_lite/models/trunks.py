@@ -18,11 +18,12 @@ from weakref import WeakKeyDictionary
 import torch  # noqa: F401  (the examples use it)
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torchvision.ops import FrozenBatchNorm2d
 
 from fairseg_lite.errors import InputError, check_choice
 from fairseg_lite.geometry.pixels import symmetric_pad
-from fairseg_lite.models.network import Trunk
+from fairseg_lite.models.network import Trunk, fuses
 
 STRIDE = 16
 VGG_A = ((64,), (128,), (256, 256), (512, 512), (512, 512))
@@ -59,6 +60,24 @@ def _normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     return conv._conv_forward(x, conv.weight * scale, shift)
 
 
+def activated(conv: nn.Conv2d, norm: nn.Module, x: Tensor, act: str = "relu", plus: Tensor | None = None) -> Tensor:
+    """act(norm(conv(x)) + plus), act being "relu", "hardtanh" (here of 0 to 6) or "none".
+
+    For a prepared network, whose norm is gone, one call of oneDNN, which saves passes over the output: a sixth of a trunk's time
+    and more in float32. Not where something looks on: gradients, a counter of FLOPs, an export.
+    """
+    plain = isinstance(norm, nn.Identity) and not isinstance(conv, SymmetricConv2d) and x.is_cpu and x.numel() > 0
+    alone = not torch.is_grad_enabled() and _get_current_dispatch_mode() is None and x.dtype == conv.weight.dtype
+    if plain and alone and fuses(x.dtype):
+        how, onednn = (conv.padding, conv.stride, conv.dilation, conv.groups), torch.ops.mkldnn._convolution_pointwise
+        if plus is None:
+            return onednn(x, conv.weight, conv.bias, *how, act, [0, 6] if act == "hardtanh" else [], "")
+        y = onednn.binary(x, plus, conv.weight, conv.bias, *how, "add", 1, None, [], "")
+    else:
+        y = _normed(conv, norm, x) if plus is None else _normed(conv, norm, x) + plus
+    return {"relu": F.relu, "hardtanh": F.relu6, "none": lambda x: x}[act](y)
+
+
 FOLDED: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # fixed norm -> its numbers, their versions, scale, shift
 
 
@@ -88,9 +107,8 @@ class Basic(nn.Module):
         self.downsample = _shortcut(cin, cout, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = activated(self.conv1, self.bn1, x)
+        return activated(self.conv2, self.bn2, y, plus=x if self.downsample is None else self.downsample(x))
 
 
 class Bottleneck(nn.Module):
@@ -108,10 +126,9 @@ class Bottleneck(nn.Module):
         self.downsample: Any = _shortcut(cin, cout, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(_normed(self.conv1, self.bn1, x))
-        y = F.relu(_normed(self.conv2, self.bn2, y))
-        y = _normed(self.conv3, self.bn3, y)
-        return F.relu(y + (x if self.downsample is None else _normed(self.downsample[0], self.downsample[1], x)))
+        y = activated(self.conv2, self.bn2, activated(self.conv1, self.bn1, x))
+        short = x if self.downsample is None else _normed(self.downsample[0], self.downsample[1], x)
+        return activated(self.conv3, self.bn3, y, plus=short)
 
 
 def _shortcut(cin: int, cout: int, stride: int, norm: Callable) -> nn.Sequential | None:
@@ -164,20 +181,11 @@ class ResNetTrunk(Trunk):
     """
 
     def __init__(
-        self,
-        *,
-        depths: Sequence[int] = (3, 4, 6),
-        inner: tuple[int, int, int] = (64, 128, 256),
-        out: tuple[int, int, int] = (256, 512, 1024),
-        block: str = "bottleneck",
-        stem: tuple[int, int] = (7, 64),
-        stem_pool: bool = True,
-        poolings: int = 4,
-        norm: str = "frozen",
-        eps: float = 1e-5,
-        padding: str = "zeros",
+        self, *, depths: Sequence[int] = (3, 4, 6), inner: tuple[int, int, int] = (64, 128, 256),
+        out: tuple[int, int, int] = (256, 512, 1024), block: str = "bottleneck", stem: tuple[int, int] = (7, 64),
+        stem_pool: bool = True, poolings: int = 4, norm: str = "frozen", eps: float = 1e-5, padding: str = "zeros",
         stride_in_1x1: bool = False,
-    ):
+    ):  # fmt: skip
         super().__init__()
         last = _choose("poolings", poolings, {3: 1, 4: 2})
         _choose("padding", padding, {"zeros": 0, "symmetric": 1})
@@ -192,7 +200,7 @@ class ResNetTrunk(Trunk):
         self.begin()
 
     def stem(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, 64, H/2, W/2)
-        return F.relu(_normed(self.conv1, self.bn1, x))
+        return activated(self.conv1, self.bn1, x)
 
     def pooled_stem(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, 64, H/4, W/4), or H/2 without the pool
         return self.maxpool(self.stem(x))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +18,7 @@ from fairseg_lite.inference.propose import prepare
 from fairseg_lite.models.checkpoints import MODELS, load_model
 from fairseg_lite.models.network import Network
 from fairseg_lite.models.roi_pooling import LinearTower, Mix, Region, ResidualTower, readable
+from fairseg_lite.models.trunks import activated
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
 ROIS = torch.tensor([[0, 3.0, 5, 60, 70], [0, -9, 2, 30, 31], [0, 20, 20, 120, 90], [0, 100, 1, 110, 9]])
@@ -136,3 +138,18 @@ def test_two_convolutions_of_one_cell_become_one(strided):
         linear = Region(1.0, (2,), Mix([32], 32), LinearTower(32, 6, width=9)).eval()
         linear.join()
         assert linear.mix(pooled[2:]).shape[1] == 32 and linear(pooled[2:]).shape == (3, 9), "others stay as they are"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("act, limit", [("relu", F.relu), ("hardtanh", F.relu6), ("none", lambda x: x)])
+def test_one_call_or_several_give_the_same(act, limit, dtype):
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(8, 8, 3, padding=1, groups=4).to(dtype), nn.Identity()
+    x = 9 * torch.randn(2, 8, 7, 5).to(dtype).to(memory_format=torch.channels_last)
+    for plus in (None, x):
+        with torch.inference_mode():
+            fast, none = activated(conv, norm, x, act, plus), activated(conv, norm, x[:0], act)
+        slow = limit(conv.double()(x.double()) + (0 if plus is None else plus.double()))
+        torch.testing.assert_close(fast.double(), slow, atol=0.2 if dtype == torch.bfloat16 else 1e-4, rtol=1e-5)
+        assert fast.dtype == dtype and none.shape == (0, 8, 7, 5)
+        conv.to(dtype)
