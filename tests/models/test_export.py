@@ -27,8 +27,9 @@ def tensors(found):
 
 
 def same(exported, call, *args):
+    # prepared networks join calls where no export looks on, and round elsewhere
     for a, b in zip(tensors(exported.module()(*args)), tensors(call(*args)), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
 NETWORKS = {
