@@ -221,11 +221,12 @@ def close_ups(
 
     Args:
         images: (H, W, 3) uint8 each.
-        truths, found: (H, W) bool each; a truth has at least one pixel.
+        truths, found: (H, W) bool each, or a whole number of times smaller; a truth has at least one pixel.
         titles, side: above each, as far as given; inches of a cut-out.
     """
     above, below = [], []
-    for image, truth, mask in zip(images, truths, found, strict=True):
+    for image, *both in zip(images, truths, found, strict=True):
+        truth, mask = (_as_large(m, image) for m in both)
         x1, y1, x2, y2 = mask_to_box(torch.from_numpy(np.ascontiguousarray(truth))[None])[0].int().tolist()
         half = max(16, int(0.9 * (max(y2 - y1, x2 - x1) - 1)))
         corner = (y1 + y2 - 1) // 2 - half, (x1 + x2 - 1) // 2 - half
