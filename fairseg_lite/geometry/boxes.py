@@ -6,45 +6,19 @@ The forms of the official MultiPathNet that differ, by a pixel, are in tests/off
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou, clip_boxes_to_image
+from torchvision.ops import box_convert, box_iou, clip_boxes_to_image
 
 from fairseg_lite.errors import InputError
 
 FOVEAL = (1.0, 1.5, 2.0, 4.0)  # MultiPath, section 3.1
 MAX_GROWTH = math.log(1000 / 16)  # in `decode_boxes`: exp of more would soon be infinite; Detectron's limit
-
-
-def xyxy_to_xywh(boxes: Tensor) -> Tensor:
-    """Corners to COCO's corner and size.
-
-    Args: boxes (..., 4) xyxy in pixels. Returns: (..., 4) x, y, width, height, of the same dtype.
-    Raises: InputError, the last axis is not 4 long.
-    Example:
-        >>> xyxy_to_xywh(torch.tensor([1.0, 2.0, 4.0, 8.0])).tolist()
-        [1.0, 2.0, 3.0, 6.0]
-
-    Source: COCO's data format, "bbox". Lesson: 01.
-    """
-    _check(boxes)
-    return torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], -1)
-
-
-def xywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """COCO's corner and size to corners.
-
-    Args: boxes (..., 4) x, y, width, height in pixels. Returns: (..., 4) xyxy, of the same dtype.
-    Raises: InputError, the last axis is not 4 long.
-    Example:
-        >>> xywh_to_xyxy(torch.tensor([1.0, 2.0, 3.0, 6.0])).tolist()
-        [1.0, 2.0, 4.0, 8.0]
-
-    Source: COCO's data format, "bbox". Lesson: 01.
-    """
-    _check(boxes)
-    return torch.cat([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], -1)
+# COCO's corner and size, (..., 4) x, y, width, height in pixels, of our corners (..., 4), and back; of the same dtype. Lesson: 01
+xyxy_to_xywh = partial(box_convert, in_fmt="xyxy", out_fmt="xywh")
+xywh_to_xyxy = partial(box_convert, in_fmt="xywh", out_fmt="xyxy")
 
 
 def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:

@@ -46,11 +46,10 @@ def test_any_leading_shape_and_dtype(function):
     assert function(torch.zeros(0, 4)).shape == (0, 4)
 
 
-@pytest.mark.parametrize("function", [xyxy_to_xywh, xywh_to_xyxy, lambda b: clip_boxes(b, 7, 9)])
 @pytest.mark.parametrize("shape", [(), (3,), (4, 5)])
-def test_not_four_numbers(function, shape):
+def test_not_four_numbers(shape):
     with pytest.raises(ValueError, match="wanted \\(..., 4\\): four numbers for each box"):
-        function(torch.zeros(shape))
+        clip_boxes(torch.zeros(shape), 7, 9)
 
 
 def test_a_picture_of_negative_size():
