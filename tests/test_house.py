@@ -37,7 +37,7 @@ BARS = {  # what the house is built for; it may hold 5,000 lines of core code an
 }
 STANDING = {  # above the bar today; these numbers only go down, and an entry goes when its bar is met
     "lines of core code": 5747,
-    "lines": 15635,
+    "lines": 15632,
     "files": 85,
 }
 NAMESAKES = {  # one name in two rooms, because both are about one thing

@@ -45,14 +45,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     _add_judged(p, "pictures.png, those that went best, median and worst, and edges.png, of a SharpMask before and after")
     p.add_argument("--top-k", type=positive, default=1000, metavar="N", help="proposals per picture (default: 1000)")
     p.add_argument("--boundary", action="store_true", help="measure the edges of the masks too, on the same patches")
-    add_set(
-        p, "of `propose`: nms=IOU, zoom=N (larger scales, for small objects), max_side=PX, ...; of patches: min_area, min_side=PX"
-    )
+    add_set(p, "of `propose`: nms=IOU, zoom=N (larger scales: small objects), max_side=PX, ...; of patches: min_area, min_side")
     add(p, "--precision", "--device")
 
-    p = command(
-        commands, "evaluate detections", "average precision of named objects, and their mistakes", DETECTIONS, _detections
-    )
+    p = command(commands, "evaluate detections", "average precision of named objects, and mistakes", DETECTIONS, _detections)
     p.add_argument("results", metavar="RESULTS", help="COCO results (.json), or a MultiPathNet checkpoint")
     _add_judged(p, "confusion.png, what objects were taken for, and curve.png, AP against the IoU that it takes to be right")
     p.add_argument("--save", metavar="FILE", help="keep what a checkpoint detected, as COCO results")
