@@ -225,8 +225,7 @@ def close_ups(
         titles, side: above each, as far as given; inches of a cut-out.
     """
     above, below = [], []
-    for image, *both in zip(images, truths, found, strict=True):
-        truth, mask = (_as_large(m, image) for m in both)
+    for image, truth, mask in ((i, _as_large(t, i), _as_large(m, i)) for i, t, m in zip(images, truths, found, strict=True)):
         x1, y1, x2, y2 = mask_to_box(torch.from_numpy(np.ascontiguousarray(truth))[None])[0].int().tolist()
         half = max(16, int(0.9 * (max(y2 - y1, x2 - x1) - 1)))
         corner = (y1 + y2 - 1) // 2 - half, (x1 + x2 - 1) // 2 - half
