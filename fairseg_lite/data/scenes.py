@@ -197,7 +197,7 @@ class SceneCache:
         check_range("cache limit", limit, 0, None)
         self.dataset, self.limit, self.size = dataset, limit, 0
         self.categories, self.category_ids = dataset.categories, dataset.category_ids
-        self._scenes: OrderedDict[int, Scene] = OrderedDict()
+        self._scenes: OrderedDict[int, tuple[Scene, bool]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -209,14 +209,15 @@ class SceneCache:
     def __getitem__(self, index: int) -> Scene:
         if index in self._scenes:
             self._scenes.move_to_end(index)
-            return self._scenes[index]
+            scene, array = self._scenes[index]
+            return replace(scene, masks=scene.masks[:]) if array else scene
         scene = self.dataset[index]
-        if not isinstance(scene.masks, Masks):
-            scene = replace(scene, masks=Masks(scene.rles, *scene.image.shape[:2]))
-        self._scenes[index] = scene
-        self.size += scene.image.nbytes + scene.masks.nbytes
+        array = not isinstance(scene.masks, Masks)
+        kept = replace(scene, masks=Masks(scene.rles, *scene.image.shape[:2])) if array else scene
+        self._scenes[index] = kept, array
+        self.size += kept.image.nbytes + kept.masks.nbytes
         while self.size > self.limit:
-            _, old = self._scenes.popitem(last=False)
+            _, (old, _) = self._scenes.popitem(last=False)
             self.size -= old.image.nbytes + old.masks.nbytes
         return scene
 

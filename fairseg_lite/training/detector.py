@@ -173,17 +173,17 @@ def build_multipathnet(
         return MODELS[recipe.model](**kwargs)
 
 
-def renamed(model: MultiPathNet, categories: Sequence[str], seed: int = 0, **options: Any) -> MultiPathNet:
+def renamed(model: MultiPathNet, categories: Sequence[str], **options: Any) -> MultiPathNet:
     """A network for other categories, with the weights of one: what it knew by the same name it still knows.
 
     Args:
-        model: a trained one. categories: the new ones, K. seed: of the random numbers that a new name's classifier begins with.
+        model: a trained one. categories: the new ones, K.
         options: of its kind, where they shall be others and the weights stay of their shapes, such as frozen.
-    Returns: A network of the same kind; a new name's boxes begin with the mean of the old ones.
+    Returns: A network of the same kind. A new name begins as background, one logit lower; its boxes as the mean of the old.
     Raises: InputError, its record does not say how it was built, or options that ask for other weights.
     """
     old = list(model.record.categories)
-    with seeded(seed):
+    with seeded(0):  # no number of it stays, and the caller's random numbers are not moved
         fresh = MODELS[model.record.model](**{**model.record.kwargs, **options, "num_classes": len(categories)})
     state, mine = model.state_dict(), fresh.state_dict()
     if {k: v.shape[1:] for k, v in state.items()} != {k: v.shape[1:] for k, v in mine.items()}:
@@ -191,9 +191,8 @@ def renamed(model: MultiPathNet, categories: Sequence[str], seed: int = 0, **opt
     for key, value in state.items():
         if key.startswith(("classes.", "boxes.")):
             known, begin = (t.unflatten(0, (n + 1, -1)) for t, n in ((value, len(old)), (mine[key], len(categories))))
-            if not key.endswith("weight") or key.startswith("boxes."):
-                begin = known[1:].mean(0).expand_as(begin)
-            value = by_name(known, begin, old, categories).flatten(0, 1)
+            other = known[1:].mean(0) if key.startswith("boxes.") else known[0] - float(key.endswith("bias"))
+            value = by_name(known, other.expand_as(begin), old, categories).flatten(0, 1)
         mine[key] = value
     fresh.load_state_dict(mine)
     return fresh
@@ -244,7 +243,7 @@ def train_multipathnet(
     if not dataset.categories:
         raise InputError("the data set has no category; MultiPathNet needs at least one to name")
     categories: dict[str, Any] = named(dataset)
-    fresh = model and renamed(model, dataset.categories, recipe.fit.seed, **recipe.options)
+    fresh = model and renamed(model, dataset.categories, **recipe.options)
     model = begun(recipe, out, resume, data=described(dataset), **categories) or fresh
     going_on = model is not None
     model = model or build_multipathnet(recipe, len(dataset.categories), trunk_from=trunk_from, trunk_weights=trunk_weights)

@@ -213,6 +213,7 @@ def test_other_names_keep_what_is_known():
         after.logits[..., 1], before.logits[..., 1]
     )
     assert torch.allclose(after.deltas[:, [0, 3, 2]], before.deltas)
+    assert torch.allclose(after.logits[..., 1], before.logits[..., 0] - 1), "a new name is as silent as the background, and less"
     assert torch.allclose(after.deltas[:, 1], before.deltas[:, 1:].mean(1), atol=1e-6)
 
 
