@@ -95,7 +95,7 @@ FAULTS = [
     Fault("11", "inference.detect:mirrored", ("width - x2, y1, width - x1", "x1, y1, x2"), "flip and crops: ours"),
     Fault("11", "inference.detect:batched_nms", one_class, "ours and the"),
     Fault("13", "training.detector:by_name", ("[1 + list(old)", "[list(old)"), YOURS),
-    Fault("13", "training.detector:renamed", ("by_name(known, other.expand_as(begin), old, categories)", "other.expand_as(begin)"), "ours and the library's"),
+    Fault("13", "training.detector:renamed", ("by_name(known, other.expand_as(begin), old, categories)", "begin"), "ours and"),
     Fault("12", "training.shards:Parts.backward", ("/ n if n > 1", "if n > 1"), "our parts and the library's"),
     Fault("12", "training.shards:Batches.__getitem__", ("self.own[k]", "self.own[0]"), "our parts and the library's"),
 ]  # fmt: skip
