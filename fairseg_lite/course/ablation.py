@@ -26,6 +26,7 @@ from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.precision import PrecisionReport, evaluate_detections
 from fairseg_lite.geometry.files import short_hash, whole, write_json
 from fairseg_lite.inference.detect import detect
+from fairseg_lite.inference.propose import prepare
 from fairseg_lite.models.checkpoints import load_model
 from fairseg_lite.models.multipathnet import MultiPathNet
 from fairseg_lite.training.detector import train_multipathnet
@@ -84,7 +85,7 @@ def measure(
         truth: `to_coco(dataset)`, to save making it again.
         progress: show a bar when it takes more than 2 s.
     """
-    found = {}
+    found, model = {}, prepare(model)  # one layout, whether it was trained here or loaded
     for i in tqdm(pictures_of(dataset, boxes), desc="measuring", unit="picture", disable=not progress, delay=2, leave=False):
         scene = dataset[i]
         found[scene.image_id] = detect(model, scene.image, boxes[scene.image_id], masks=None)

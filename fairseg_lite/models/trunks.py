@@ -63,8 +63,7 @@ def _normed(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
 def activated(conv: nn.Conv2d, norm: nn.Module, x: Tensor, act: str = "relu", plus: Tensor | None = None) -> Tensor:
     """act(norm(conv(x)) + plus), act being "relu", "hardtanh" (here of 0 to 6) or "none".
 
-    For a prepared network, whose norm is gone, one call of oneDNN, which saves passes over the output: a sixth of a trunk's time
-    and more in float32. Not where something looks on: gradients, a counter of FLOPs, an export.
+    For a prepared network, whose norm is gone, one call of oneDNN, unless something looks on: gradients, a FLOP count, an export.
     """
     plain = isinstance(norm, nn.Identity) and not isinstance(conv, SymmetricConv2d) and x.is_cpu and x.numel() > 0
     alone = not torch.is_grad_enabled() and _get_current_dispatch_mode() is None and x.dtype == conv.weight.dtype
@@ -107,8 +106,9 @@ class Basic(nn.Module):
         self.downsample = _shortcut(cin, cout, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = activated(self.conv1, self.bn1, x)
-        return activated(self.conv2, self.bn2, y, plus=x if self.downsample is None else self.downsample(x))
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
 class Bottleneck(nn.Module):
