@@ -1,6 +1,6 @@
 """The networks for laptops: EfficientNet-Lite0 at stride 16, a tenth of ResNet-50's work, a fifth with its last two stages.
 
-One trunk, stored once, serves all three: DeepMask, SharpMask, and MultiPathNet, whose towers are the trunk's own last layer.
+DeepMask and SharpMask share a trunk, stored once. MultiPathNet's shipped one differs: it has all stages, the last trained on.
 
 Inverted residual blocks: a 1x1 convolution widens, a depthwise one looks around, a 1x1 one narrows. "Lite" leaves out what phones
 compute slowly: no squeeze-and-excitation, ReLU6 for swish. Norms are fixed (`FrozenBatchNorm2d`), as in paper 2's trunk.

@@ -217,7 +217,7 @@ MULTIPATHNET = {
         model="multipathnet_resnet50", options={"head": "linear", "pooling": "align"}, rois=24, background=0.0,
         short_side=(224, 384), max_side=512, colour=0.4, fit=FitConfig(steps=2000, lr=5e-4, **{**PHOTOS, "weight_decay": 0.05}),
     ),
-    # ours: several sets of photographs, on the trunk of the network that proposes
+    # ours: several sets of photographs; the trunk's last two stages learn, too
     "mixed": MultiPathRecipe(
         **LITE, options={"frozen": 5}, cache=2000,
         fit=FitConfig(steps=2500, lr=1e-3, decay=0.3, **{**LONG, "weight_decay": 0.05}),
