@@ -108,7 +108,7 @@ def pyramid(model: DeepMask | SharpMask, image: Tensor, scales: Sequence[float],
 
 
 PASTE_PIXELS = 2**26, 2**28  # of full-size masks at once, on the CPU and on a device, which needs 6 bytes for each
-MAX_SIDE = 1024
+MAX_SIDE, COCO_SIDE = 1024, 640  # px: where pictures are reduced; COCO's longest side, which the papers' scales are made for
 
 
 @torch.inference_mode()
@@ -132,7 +132,8 @@ def propose(
         model: a DeepMask or SharpMask; what `prepare` gives saves its work at every picture. The picture goes to its device.
         image: (H, W, 3) uint8 RGB. top_k: proposals at most; official name np.
         refine: SharpMask's masks; False gives the coarse masks of the DeepMask in it (official option -dm).
-        scales: of the pyramid; default the model's. zoom: so many larger scales besides, for smaller objects (DeepMaskZoom: 1).
+        scales: of the pyramid; default the model's, and coarser ones in a picture beyond COCO's 640 px, whose objects may be
+            larger, too. zoom: so many finer scales besides, for smaller objects (DeepMaskZoom: 1).
         threshold: mask probability above which a pixel belongs to the object; the paper has .1 or .2 for its networks.
         nms: drop a proposal whose box overlaps a better one's by more than this IoU; the papers do not.
         dtype: to compute in, such as torch.bfloat16; default the model's.
@@ -149,14 +150,13 @@ def propose(
     check_range("nms", nms, 0, 1)
     check_range("max_side", max_side, 16, None)
     cut = logit(threshold)
-    model = prepare(model, dtype=dtype)
-    if not refine:
-        model = getattr(model, "deepmask", model)
-    scales = sorted(scales or model.scales)
-    scales += [scales[-1] * 2 ** ((i + 1) / 2) for i in range(zoom)]
+    model = prepare(model if refine else getattr(model, "deepmask", model), dtype=dtype)
     with timer("pyramid"):
         pixels = resized(model.normalise(image), min(1.0, max_side / max(height, width)))
     reduced = (pixels.shape[-2] / height, pixels.shape[-1] / width)
+    coarser = max(0, math.ceil(2 * math.log2(max(pixels.shape) / COCO_SIDE)))
+    scales = sorted(scales or [min(model.scales) * 2 ** (-(i + 1) / 2) for i in range(coarser)] + list(model.scales))
+    scales += [scales[-1] * 2 ** ((i + 1) / 2) for i in range(zoom)]
     levels = pyramid(model, pixels, scales, timer=timer)
     with timer("top k"):
         scores, level, rows, cols = best_windows(levels, top_k if nms is None else 4 * top_k)

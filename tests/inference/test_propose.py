@@ -6,12 +6,16 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
 from torch import nn
 
+from fairseg_lite.data.photos import photographs
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.geometry.masks import mask_to_box, paste_masks, rle_encode
 from fairseg_lite.inference.found import Proposals, load_results
 from fairseg_lite.inference.propose import Level, best_windows, on_canvas, paste_rle, prepare, propose, pyramid, resized
+from fairseg_lite.models.checkpoints import load_model
 from fairseg_lite.models.deepmask import DenseFeatures, deepmask_tiny
 from fairseg_lite.models.network import Network
 
@@ -107,6 +111,33 @@ def test_zoom_adds_larger_scales():
     model = Spotlight()
     found = propose(model, np.zeros((64, 64, 3), np.uint8), zoom=2, top_k=10_000)
     assert sorted(set(found.scales.tolist())) == pytest.approx([0.5, 1, 2**0.5, 2])
+
+
+def test_pictures_beyond_coco_have_coarser_scales_for_their_larger_objects():
+    model, spot = Spotlight(), {}
+    for longest in (640, 641, 905, 906, 1024, 5000):
+        found = propose(model, np.zeros((40, longest, 3), np.uint8), top_k=10_000)
+        spot[longest] = sorted({round(s, 3) for s in found.scales.tolist()})
+    assert spot[640] == [0.5, 1] and spot[641] == spot[905] == [0.354, 0.5, 1]
+    assert spot[906] == spot[1024] == spot[5000] == [0.25, 0.354, 0.5, 1], "5000 px are reduced to 1024 first"
+    found = propose(model, np.zeros((40, 1000, 3), np.uint8), scales=[0.5], top_k=10_000)
+    assert set(found.scales.tolist()) == {0.5}, "scales that were asked for stay as they are"
+
+
+def test_an_object_that_fills_a_large_photograph_is_found():
+    photo = photographs()[22]  # an otter as wide as the picture
+    size = photo.image.shape[1] * 1024 // max(photo.image.shape), photo.image.shape[0] * 1024 // max(photo.image.shape)
+    image = np.asarray(Image.fromarray(photo.image).resize(size, Image.Resampling.LANCZOS))
+    truth = coco_mask.encode(np.asfortranarray(Image.fromarray(photo.masks[0].astype(np.uint8)).resize(size)))
+    model = load_model("photos-sharp")
+
+    def best(scales):
+        found = propose(model, image, top_k=10, scales=scales, dtype=torch.bfloat16)
+        return coco_mask.iou(found.rle, [truth], [0]).max()
+
+    few, all_of = best(model.scales), best(None)
+    print(f"IoU {few:.2f} with the scales for COCO, {all_of:.2f} with the coarser ones")
+    assert few < 0.3 and all_of > 0.7
 
 
 def test_large_pictures_are_reduced_and_masks_are_not():
