@@ -93,20 +93,10 @@ def measure(
 
 
 def ablate(
-    dataset: SceneDataset,
-    boxes: Mapping[int, Boxes],
-    valid: SceneDataset,
-    valid_boxes: Mapping[int, Boxes],
-    *,
-    recipe: MultiPathRecipe,
-    out: str | Path,
-    seeds: int = 3,
-    rows: Sequence[Row] = TABLE_1,
-    about: dict | None = None,
-    device: torch.device | str = "cpu",
-    progress: bool = True,
-    **start: Any,
-) -> list[Result]:
+    dataset: SceneDataset, boxes: Mapping[int, Boxes], valid: SceneDataset, valid_boxes: Mapping[int, Boxes], *,
+    recipe: MultiPathRecipe, out: str | Path, seeds: int = 3, rows: Sequence[Row] = TABLE_1, about: dict | None = None,
+    device: torch.device | str = "cpu", progress: bool = True, **start: Any,
+) -> list[Result]:  # fmt: skip
     """Train and measure every row with every seed; call it again after an interruption.
 
     Args:

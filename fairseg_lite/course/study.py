@@ -55,13 +55,9 @@ HEADS: dict[str, dict] = {f"head {name}": {"head": name} for name in deepmask.HE
 
 
 def costs(
-    variants: Mapping[str, Mapping],
-    *,
-    size: tuple[int, int] = (240, 320),
-    top_k: int = 100,
-    repeat: int = 5,
+    variants: Mapping[str, Mapping], *, size: tuple[int, int] = (240, 320), top_k: int = 100, repeat: int = 5,
     device: torch.device | str = "cpu",
-) -> dict[str, Cost]:
+) -> dict[str, Cost]:  # fmt: skip
     """Parameters, arithmetic and time of variants, for one picture at one scale. Weights and picture are random.
 
     Args:

@@ -55,14 +55,9 @@ class CocoDataset:
     """
 
     def __init__(
-        self,
-        source: str | Path,
-        *,
-        on_fault: str = "raise",
-        crowds_are_objects: bool = False,
-        may_be_absent: bool = False,
+        self, source: str | Path, *, on_fault: str = "raise", crowds_are_objects: bool = False, may_be_absent: bool = False,
         max_side: int | None = None,
-    ):
+    ):  # fmt: skip
         check_range("max_side", max_side, 32, None)
         self.max_side = max_side
         check_choice("on_fault", on_fault, ("raise", "skip", "collect"))

@@ -13,6 +13,7 @@ Where patches lie and how they are cut out: `windows.py`. The official sampler d
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +25,14 @@ from fairseg_lite.data.windows import (
     FAR,
     JITTER,
     PatchSpec,
+    Piece,
     Window,
     canonical,
     crop_image,
     crop_mask,
+    cut_out,
     is_negative,
+    piece_of,
     recoloured,
     rows_by_image,
     turned,
@@ -57,6 +61,42 @@ class PatchBatch:
         return PatchBatch(*(sent(x, device) for x in vars(self).values()))
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A batch that is drawn and not yet cut: with pictures instead of patches."""
+
+    layers: Any  # of each patch (where it is seen, its `Piece`), the lowest first; or the images (B, 3, P + context, P + context)
+    rest: tuple[Tensor, Tensor, Tensor]  # masks, labels, categories
+    size: int  # P + context
+    padding: str
+    pixels: Pixels
+    colour: np.ndarray | None  # as `recoloured` wants it
+    turn: np.ndarray | None  # as `turned`
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def to(self, device: torch.device | str) -> PatchBatch:
+        """The patches, cut, coloured and turned there."""
+        masks, labels, categories = (sent(x, device) for x in self.rest)
+        if isinstance(self.layers, Tensor):
+            images = sent(self.layers, device)
+        else:
+            cut = iter(cut_out([piece for patch in self.layers for _, piece in patch], self.size, self.padding, device))
+            patches = []
+            for patch in self.layers:
+                image = next(cut)
+                for seen, _ in patch[1:]:
+                    image = torch.where(sent(torch.from_numpy(seen), device), next(cut), image)
+                patches.append(image)
+            images = normalise(torch.stack(patches), self.pixels)
+        if self.colour is not None:
+            images = recoloured(images, self.colour)
+        if self.turn is not None:
+            images, masks = turned(images, masks, self.turn)
+        return PatchBatch(images, masks, labels, categories)
+
+
 class PatchSampler:
     """Batches of patches from any dataset of scenes. Attributes: rules, what a `Recipe` calls these choices.
 
@@ -82,24 +122,10 @@ class PatchSampler:
     rules = "paper"
 
     def __init__(
-        self,
-        dataset: SceneDataset,
-        spec: PatchSpec,
-        *,
-        positives: int,
-        negatives: int,
-        seed: int = 0,
-        balance: str = "class",
-        padding: str = "symmetric",
-        jitter: bool = True,
-        min_area: float = 100,
-        min_side: float = 5,
-        colour: float = 0.0,
-        turn: float = 0.0,
-        paste: float = 0.0,
-        cache: int = 512 * 2**20,
-        pixels: Pixels = IMAGENET,
-    ):
+        self, dataset: SceneDataset, spec: PatchSpec, *, positives: int, negatives: int, seed: int = 0,
+        balance: str = "class", padding: str = "symmetric", jitter: bool = True, min_area: float = 100, min_side: float = 5,
+        colour: float = 0.0, turn: float = 0.0, paste: float = 0.0, cache: int = 512 * 2**20, pixels: Pixels = IMAGENET,
+    ):  # fmt: skip
         check_choice("balance", balance, ("class", "uniform"))
         check_choice("padding", padding, ("symmetric", "mean"))
         if positives < 0 or negatives < 0 or positives + negatives == 0:
@@ -120,22 +146,27 @@ class PatchSampler:
 
     def batch(self, step: int, shard: int = 0, shards: int = 1) -> PatchBatch:
         """Batch number `step`, or one of its equal parts: positives first."""
+        return self.drawn(step, shard, shards).to("cpu")
+
+    def drawn(self, step: int, shard: int = 0, shards: int = 1) -> Drawn:
+        """The same before the patches are cut, which then happens where `to` says."""
         g = np.random.default_rng((self.seed, step, shard, shards) if shards > 1 else (self.seed, step))
         counts = share("positives", self.positives, shards), share("negatives", self.negatives, shards)
-        images, shapes, categories = self._drawn(g, step, counts)
-        if self.colour:
-            images = recoloured(images, g.uniform(-self.colour, self.colour, (3, len(images))))
-        masks = torch.from_numpy(np.stack(shapes))
-        if self.turn:
-            images, masks = turned(images, masks, g.uniform(-self.turn, self.turn, len(images)))
-        return PatchBatch(images, masks, torch.tensor([1.0] * counts[0] + [-1.0] * counts[1]), torch.tensor(categories))
+        layers, shapes, categories = self._drawn(g, step, counts)
+        colour = g.uniform(-self.colour, self.colour, (3, len(layers))) if self.colour else None
+        turn = g.uniform(-self.turn, self.turn, len(layers)) if self.turn else None
+        labels = torch.tensor([1.0] * counts[0] + [-1.0] * counts[1])
+        rest = torch.from_numpy(np.stack(shapes)), labels, torch.tensor(categories)
+        return Drawn(layers, rest, self.spec.patch_size + self.spec.context, self.padding, self.pixels, colour, turn)
 
-    def _drawn(self, g: np.random.Generator, step: int, counts: tuple[int, int]) -> tuple[Tensor, Sequence, Sequence]:
-        """The patches of a batch: normalised pictures, masks and categories."""
-        patches = [self._positive(g) for _ in range(counts[0])]
-        patches += [(*self._beside(g, *patch), label) for *patch, label in (self._negative(g) for _ in range(counts[1]))]
-        images, masks, categories = zip(*patches, strict=True)
-        return normalise(np.stack(images), self.pixels), masks, categories
+    def _drawn(self, g: np.random.Generator, step: int, counts: tuple[int, int]) -> tuple[Any, Sequence, Sequence]:
+        """The patches of a batch: their layers, or normalised pictures; masks; categories."""
+        patches: list[Any] = [self._positive(g) for _ in range(counts[0])]
+        patches += [
+            (*self._beside(g, patch, mask), label) for patch, mask, label in (self._negative(g) for _ in range(counts[1]))
+        ]
+        layers, masks, categories = zip(*patches, strict=True)
+        return layers, masks, categories
 
     def _object(self, g: np.random.Generator) -> tuple[Scene, int, np.ndarray]:
         """An object to show: its scene, its row in the table and its mask."""
@@ -151,23 +182,24 @@ class PatchSampler:
                 return scene, int(row), mask
         raise InputError(f"no positive patch found in {TRIES} tries: every picture drawn is damaged; check the data")
 
-    def _positive(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    def _positive(self, g: np.random.Generator) -> tuple[list, np.ndarray, int]:
         scene, row, whole = self._object(g)
         window = canonical(self.table.box[row], self.spec)
         if self.jitter:
             scale = window.scale * 2 ** g.uniform(-0.25, 0.25)
             dx, dy = g.uniform(-JITTER, JITTER, 2) * self.spec.patch_size / scale
             window = Window(window.x + dx, window.y + dy, scale, bool(g.integers(2)))
-        image, mask = self._cut(scene, window, whole)
+        piece, mask = self._cut(scene, window, whole)
+        layers: list = [(None, piece)]
         if self.paste and g.random() < self.paste:
-            image = np.where(self._on_patch(whole, window), image, self._negative(g)[0])
-        image, mask = self._beside(g, image, mask)
-        return image, mask, int(self.table.label[row])
+            layers = [*self._negative(g)[0], (self._on_patch(whole, window), piece)]
+        layers, mask = self._beside(g, layers, mask)
+        return layers, mask, int(self.table.label[row])
 
-    def _beside(self, g: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _beside(self, g: np.random.Generator, layers: list, mask: np.ndarray) -> tuple[list, np.ndarray]:
         """The patch, sometimes with another object pasted off its centre: a negative, too, by its distance."""
         if not self.paste or g.random() >= self.paste:
-            return image, mask
+            return layers, mask
         scene, row, whole = self._object(g)
         home = canonical(self.table.box[row], self.spec)
         scale = home.scale * 2 ** g.uniform(-1, 0.5)
@@ -175,15 +207,15 @@ class PatchSampler:
         window = Window(home.x + away[0], home.y + away[1], scale, bool(g.integers(2)))
         other, hidden = self._cut(scene, window, whole)
         if (mask & hidden).sum() > 0.3 * mask.sum():
-            return image, mask  # too little of the patch's own object would be left
-        return np.where(self._on_patch(whole, window), other, image), mask & ~hidden
+            return layers, mask  # too little of the patch's own object would be left
+        return [*layers, (self._on_patch(whole, window), other)], mask & ~hidden
 
     def _on_patch(self, mask: np.ndarray, window: Window) -> np.ndarray:
         """An object's mask on the patch with its context, one for all colours: (P + context, P + context, 1) bool."""
         full = self.spec.patch_size + self.spec.context
-        return crop_mask(mask, window, full / window.scale, full)[..., None]
+        return np.ascontiguousarray(crop_mask(mask, window, full / window.scale, full))[..., None]
 
-    def _negative(self, g: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    def _negative(self, g: np.random.Generator) -> tuple[list, np.ndarray, int]:
         for _ in range(TRIES):
             start, end = self.mix.starts[(n := self._set(g)) :][:2]
             i = int(start + g.integers(end - start))
@@ -198,7 +230,8 @@ class PatchSampler:
                 window = self._far_window(g, scene.image.shape, objects, HARD if self.mix.complete[n] else 1.0)
                 inside = any(x1 <= window.x < x2 and y1 <= window.y < y2 for x1, y1, x2, y2 in crowds)
                 if not inside and is_negative(window, objects, self.spec):
-                    return (*self._cut(scene, window, None), -1)
+                    piece, mask = self._cut(scene, window, None)
+                    return [(None, piece)], mask, -1
         raise InputError(
             f"no negative patch found in {TRIES} pictures with {TRIES} tries each: windows at least "
             f"{FAR * self.spec.patch_size:.0f} px or a factor 2 away from every object, their centre in no crowd; "
@@ -221,25 +254,19 @@ class PatchSampler:
         size = longest * (shortest / longest) ** g.random()
         return Window(g.uniform(0, w), g.uniform(0, h), self.spec.object_size / size, flip)
 
-    def _cut(self, scene: Scene, window: Window, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def _cut(self, scene: Scene, window: Window, mask: np.ndarray | None) -> tuple[Piece, np.ndarray]:
         s = self.spec
         full = s.patch_size + s.context
-        image = crop_image(scene.image, window, full / window.scale, full, self.padding)
+        piece = piece_of(scene.image, window, full / window.scale, full)
         if mask is None:
-            return image, np.zeros((s.target_size, s.target_size), bool)
-        return image, crop_mask(mask, window, s.patch_size / window.scale, s.target_size)
+            return piece, np.zeros((s.target_size, s.target_size), bool)
+        return piece, crop_mask(mask, window, s.patch_size / window.scale, s.target_size)
 
 
 def evaluation_patches(
-    dataset: SceneDataset,
-    spec: PatchSpec,
-    *,
-    padding: str = "symmetric",
-    batch_size: int = 64,
-    pixels: Pixels = IMAGENET,
-    min_area: float = 100,
-    min_side: float = 5,
-) -> Iterator[PatchBatch]:
+    dataset: SceneDataset, spec: PatchSpec, *, padding: str = "symmetric", batch_size: int = 64, pixels: Pixels = IMAGENET,
+    min_area: float = 100, min_side: float = 5,
+) -> Iterator[PatchBatch]:  # fmt: skip
     """Canonical positives of every usable instance, once each; masks at the patch's own resolution (P x P).
 
     Args:

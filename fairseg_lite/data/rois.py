@@ -146,24 +146,11 @@ class RoiSampler:
     """
 
     def __init__(
-        self,
-        dataset: SceneDataset,
-        boxes: Mapping[int, Boxes],
-        *,
-        thresholds: Sequence[float] = (0.5,),
-        images: int = 2,
-        rois: int = 64,
-        fg_fraction: float = 0.25,
-        background: float = 0.1,
-        top: int | None = None,
-        flip: bool = True,
-        short_side: tuple[int, int] | None = None,
-        max_side: int = 1000,
-        colour: float = 0.0,
-        untied: bool = False,
-        seed: int = 0,
-        pixels: Pixels = IMAGENET,
-    ):
+        self, dataset: SceneDataset, boxes: Mapping[int, Boxes], *, thresholds: Sequence[float] = (0.5,), images: int = 2,
+        rois: int = 64, fg_fraction: float = 0.25, background: float = 0.1, top: int | None = None, flip: bool = True,
+        short_side: tuple[int, int] | None = None, max_side: int = 1000, colour: float = 0.0, untied: bool = False,
+        seed: int = 0, pixels: Pixels = IMAGENET,
+    ):  # fmt: skip
         thresholds = tuple(float(u) for u in thresholds)
         if not thresholds or list(thresholds) != sorted(set(thresholds)) or not 0 < thresholds[0] <= thresholds[-1] <= 1:
             raise InputError(f"thresholds are {thresholds}; wanted ascending IoUs above 0, at most 1")

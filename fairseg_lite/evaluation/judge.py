@@ -132,15 +132,9 @@ def results_of(
 
 
 def judged(
-    images: Mapping[int, dict],
-    objects: Sequence[dict],
-    found: Sequence[dict],
-    iou_type: str,
-    *,
-    limits: Sequence[int],
-    categories: Sequence[int] | None = None,
-    progress: bool = False,
-) -> COCOeval:
+    images: Mapping[int, dict], objects: Sequence[dict], found: Sequence[dict], iou_type: str, *, limits: Sequence[int],
+    categories: Sequence[int] | None = None, progress: bool = False,
+) -> COCOeval:  # fmt: skip
     """The judge after it matched results with objects in every picture, in silence.
 
     Args:

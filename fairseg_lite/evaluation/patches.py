@@ -25,15 +25,9 @@ def patch_spec(model: DeepMask | SharpMask) -> PatchSpec:
 
 @torch.inference_mode()
 def patch_masks(
-    model: DeepMask | SharpMask,
-    dataset: SceneDataset,
-    *,
-    padding: str | None = None,
-    limit: int | None = None,
-    progress: bool = True,
-    min_area: float = 100,
-    min_side: float = 5,
-) -> Iterator[tuple[Tensor, Tensor]]:
+    model: DeepMask | SharpMask, dataset: SceneDataset, *, padding: str | None = None, limit: int | None = None,
+    progress: bool = True, min_area: float = 100, min_side: float = 5,
+) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
     """Predicted and true masks at the patch's full resolution P, batch by batch, of every usable instance.
 
     Args:
@@ -93,14 +87,9 @@ class PatchReport:
 
 @torch.inference_mode()
 def patch_report(
-    model: DeepMask | SharpMask,
-    dataset: SceneDataset,
-    *,
-    limit: int | None = None,
-    min_area: float = 100,
-    min_side: float = 5,
-    progress: bool = True,
-) -> PatchReport:
+    model: DeepMask | SharpMask, dataset: SceneDataset, *, limit: int | None = None, min_area: float = 100,
+    min_side: float = 5, progress: bool = True,
+) -> PatchReport:  # fmt: skip
     """Mask IoU at the patch's full resolution, on centred unjittered patches of every usable instance.
 
     Args: as in `patch_masks`; padding is the trained. Raises: InputError, no usable instance. Lesson: 03.

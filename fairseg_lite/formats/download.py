@@ -47,16 +47,9 @@ class _TryAgain(Exception):
 
 
 def download(
-    url: str,
-    path: str | Path,
-    *,
-    size: int | None = None,
-    checksum: str | None = None,
-    tries: int = 5,
-    timeout: float = 30.0,
-    wait: float = 1.0,
-    progress: bool = True,
-) -> Path:
+    url: str, path: str | Path, *, size: int | None = None, checksum: str | None = None, tries: int = 5,
+    timeout: float = 30.0, wait: float = 1.0, progress: bool = True,
+) -> Path:  # fmt: skip
     """Fetch one file; with a checksum, what an earlier call left in `PATH.part` is gone on from.
 
     Args:

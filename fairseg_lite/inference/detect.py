@@ -25,8 +25,8 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 from torchvision.ops import nms as box_nms
 
-from fairseg_lite.data.patches import PatchSpec, canonical, crop_image
 from fairseg_lite.data.results import Boxes
+from fairseg_lite.data.windows import PatchSpec, canonical, cut_out, piece_of
 from fairseg_lite.errors import InputError, check_choice, check_range
 from fairseg_lite.geometry.boxes import clip_boxes, mirrored, vote_boxes, xywh_to_xyxy
 from fairseg_lite.inference.found import Detections, Proposals
@@ -278,14 +278,14 @@ def masks_in_boxes(model: DeepMask | SharpMask, image: np.ndarray, boxes: Tensor
         raise InputError(f"{len(boxes)} boxes, some without an area or with a corner that is no number; leave those out")
     spec = PatchSpec(model.patch_size, model.context, model.object_size, model.target_size)
     full, weight = spec.patch_size + spec.context, next(model.parameters())
-    padding = model.record.padding
     windows = [canonical(box, spec) for box in boxes.tolist()]
     places = [[w.x, w.y, spec.patch_size / w.scale] for w in windows]  # what the mask covers: the patch without context
     x, y, side = torch.tensor(places, device=weight.device).reshape(-1, 3).T
     squares = torch.stack([x - side / 2, y - side / 2, x + side / 2, y + side / 2], 1)
     rle: list[dict] = []
     for start in range(0, len(windows), BATCH):
-        patches = np.stack([crop_image(image, w, full / w.scale, full, padding) for w in windows[start : start + BATCH]])
+        pieces = [piece_of(image, w, full / w.scale, full) for w in windows[start : start + BATCH]]
+        patches = cut_out(pieces, full, model.record.padding, weight.device)
         logits = model(model.normalise(patches).to(weight.dtype)).masks.float()
         rle += paste_rle(logits, squares[start : start + BATCH], image.shape[0], image.shape[1], 0.0)[0]
     return rle

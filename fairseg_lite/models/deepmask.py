@@ -88,22 +88,11 @@ class DeepMask(Network):
     """
 
     def __init__(
-        self,
-        *,
-        trunk: Trunk,
-        patch_size: int = 160,
-        context: int = 32,
-        object_size: int | None = None,
-        mask_size: int = 56,
-        target_size: int | None = None,
-        head: str = "shared",
-        mask_head: str = "low_rank",
-        features: int = 128,
-        embedding: int = 512,
-        score_hidden: int = 1024,
-        dropout: float = 0.5,
+        self, *, trunk: Trunk, patch_size: int = 160, context: int = 32, object_size: int | None = None,
+        mask_size: int = 56, target_size: int | None = None, head: str = "shared", mask_head: str = "low_rank",
+        features: int = 128, embedding: int = 512, score_hidden: int = 1024, dropout: float = 0.5,
         scales: Sequence[float] | None = None,
-    ):
+    ):  # fmt: skip
         super().__init__()
         stride, grid = trunk.stride, patch_size // trunk.stride
         if patch_size <= 0 or patch_size % stride:

@@ -39,15 +39,9 @@ USUAL_STD = (0.1, 0.1, 0.2, 0.2)  # of box deltas, where the data cannot tell (F
 
 
 def make_proposals(
-    model: DeepMask | SharpMask,
-    dataset: SceneDataset,
-    path: str | Path,
-    *,
-    pictures: int | None = None,
-    top_k: int = 200,
-    dtype: torch.dtype | None = None,
-    progress: bool = True,
-) -> dict[int, Boxes]:
+    model: DeepMask | SharpMask, dataset: SceneDataset, path: str | Path, *, pictures: int | None = None, top_k: int = 200,
+    dtype: torch.dtype | None = None, progress: bool = True,
+) -> dict[int, Boxes]:  # fmt: skip
     """Boxes of a network's best masks, for the first pictures of a data set.
 
     Args:
@@ -213,20 +207,11 @@ def by_name(known: Tensor, begin: Tensor, old: Sequence[str], new: Sequence[str]
 
 
 def train_multipathnet(
-    dataset: SceneDataset,
-    boxes: Mapping[int, Boxes],
-    *,
-    recipe: MultiPathRecipe,
-    model: MultiPathNet | None = None,
-    out: str | Path | None = None,
-    trunk_from: DeepMask | None = None,
-    trunk_weights: str | Path | None = None,
-    proposals: str = "",
-    about: dict | None = None,
-    device: torch.device | str = "cpu",
-    resume: bool | str = False,
+    dataset: SceneDataset, boxes: Mapping[int, Boxes], *, recipe: MultiPathRecipe, model: MultiPathNet | None = None,
+    out: str | Path | None = None, trunk_from: DeepMask | None = None, trunk_weights: str | Path | None = None,
+    proposals: str = "", about: dict | None = None, device: torch.device | str = "cpu", resume: bool | str = False,
     progress: bool = True,
-) -> tuple[MultiPathNet, History]:
+) -> tuple[MultiPathNet, History]:  # fmt: skip
     """Train MultiPathNet on any data set and any proposals.
 
     Args:

@@ -191,16 +191,9 @@ class History:
 
 
 def fit(
-    model: nn.Module,
-    data: Data,
-    loss_fn: Callable[[nn.Module, Any, int], dict[str, Tensor]],
-    config: FitConfig,
-    *,
-    out: str | Path | None = None,
-    header: dict | None = None,
-    resume: bool | str = False,
-    progress: bool = True,
-) -> History:
+    model: nn.Module, data: Data, loss_fn: Callable[[nn.Module, Any, int], dict[str, Tensor]], config: FitConfig, *,
+    out: str | Path | None = None, header: dict | None = None, resume: bool | str = False, progress: bool = True,
+) -> History:  # fmt: skip
     """Train a network; stop and go on at will.
 
     Args:

@@ -250,11 +250,12 @@ class Batches(Dataset):
     """Every part of every step that a process computes, one after the other, as a loader with workers wants it."""
 
     def __init__(self, data: Any, parts: Parts):
-        self.data, self.own, self.shards = data, parts.own, parts.config.shards
+        self.own, self.shards = parts.own, parts.config.shards
+        self.batch = data.drawn if parts.device.type != "cpu" and hasattr(data, "drawn") else data.batch  # to be cut there
 
     def __getitem__(self, i: int) -> Any:
         step, k = divmod(i, len(self.own))
-        return self.data.batch(step) if self.shards == 1 else self.data.batch(step, self.own[k], self.shards)
+        return self.batch(step) if self.shards == 1 else self.batch(step, self.own[k], self.shards)
 
 
 @contextmanager

@@ -107,17 +107,10 @@ def train_sharpmask(
 
 
 def trained(
-    model: DeepMask | SharpMask,
-    dataset: SceneDataset,
-    recipe: Recipe,
-    *,
-    out: str | Path | None = None,
-    about: dict | None = None,
-    device: torch.device | str = "cpu",
-    resume: bool | str = False,
-    progress: bool = True,
+    model: DeepMask | SharpMask, dataset: SceneDataset, recipe: Recipe, *, out: str | Path | None = None,
+    about: dict | None = None, device: torch.device | str = "cpu", resume: bool | str = False, progress: bool = True,
     sampler: type[PatchSampler] = PatchSampler,
-) -> History:
+) -> History:  # fmt: skip
     """Train a network that is built on patches.
 
     Args:

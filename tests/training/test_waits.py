@@ -29,13 +29,13 @@ def quick(kind, **changes):
 def test_a_step_between_logs_hardly_waits(kind, waits, monkeypatch):
     data, seen = ShapesDataset(3), []
     with pretended_gpu() as gpu:
-        for sampler in (PatchSampler, RoiSampler):
+        for sampler, name, own in ((PatchSampler, "drawn", PatchSampler.drawn), (RoiSampler, "batch", RoiSampler.batch)):
 
-            def batch(self, step, *part, draw=sampler.batch):
+            def batch(self, step, *part, draw=own):
                 seen.append(gpu.waits.copy())  # as a step begins
                 return draw(self, step, *part)
 
-            monkeypatch.setattr(sampler, "batch", batch)
+            monkeypatch.setattr(sampler, name, batch)
         run = {"device": "cuda", "progress": False}
         if kind == "deepmask":
             _, history = train_deepmask(data, recipe=quick(kind, positives=2, negatives=1), **run)
