@@ -471,12 +471,12 @@ def test_pasted_objects_hide_what_lies_below_and_stand_off_the_centre():
     plain = PatchSampler(scenes, spec, positives=40, negatives=20, seed=1)
     pasted = PatchSampler(scenes, spec, positives=40, negatives=20, seed=1, paste=1.0)
     g = np.random.default_rng(0)
-    image, mask = np.zeros((192, 192, 3), np.uint8), np.zeros((spec.target_size,) * 2, bool)
+    mask = np.zeros((spec.target_size,) * 2, bool)
     mask[36:76, 36:76] = True  # the middle
     hidden = []
     for _ in range(40):
-        changed, left = pasted._beside(g, image, mask)
-        assert changed.shape == image.shape and not (left & ~mask).any()
+        layers, left = pasted._beside(g, [], mask)
+        assert all(seen.shape == (192, 192, 1) for seen, _ in layers) and not (left & ~mask).any()
         hidden.append(1 - left.sum() / mask.sum())
     assert 0 < np.mean(hidden) < 0.3 >= max(hidden) and min(hidden) == 0
     batch = pasted.batch(0)
