@@ -141,11 +141,12 @@ def multipath_loss(output: MultiPathOutput, labels: Tensor, targets: Tensor, *, 
 
 
 def searched(output: MultiPathOutput, labels: Tensor, known: Tensor) -> MultiPathOutput:
-    """The output without the classes that a RoI's picture was not searched for, which leave its softmax.
+    """The output without the classes that background may be, as nobody searched its picture for them: they leave its softmax.
 
-    So an object that nobody annotated is taught to be nothing else (federated data: Gupta et al. 2019).
+    So an object that nobody annotated is not taught to be background (federated data: Gupta et al. 2019). What is annotated has
+    one name: it is none of the others, whatever its picture was searched for.
 
-    Args: output, labels: as for `multipath_loss`; what is annotated is known. known: (N, K+1) bool, classes searched for.
+    Args: output, labels: as for `multipath_loss`. known: (N, K+1) bool, classes searched for.
     """
-    own = F.one_hot(labels.clamp(min=0), known.shape[1]).bool()  # (U, N, K+1)
-    return output._replace(logits=output.logits.masked_fill(~(known | own), -torch.inf))
+    known = known | (labels > 0)[..., None]  # (U, N, K+1)
+    return output._replace(logits=output.logits.masked_fill(~known, -torch.inf))

@@ -77,7 +77,7 @@ class Network(nn.Module):
 
     def normalise(self, images: np.ndarray | Tensor) -> Tensor:
         """Pictures (..., H, W, 3) uint8 RGB as this network wants them: (..., 3, H, W) float32 on its device."""
-        x = np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images
+        x = np.require(images, requirements=["C", "W"]) if isinstance(images, np.ndarray) else images
         return normalise(sent(torch.as_tensor(x), self.device), self.record.pixels)
 
 
