@@ -104,6 +104,39 @@ def test_peers_run_in_turns_and_ratios_are_taken_within_a_turn():
     assert ours == ["ours", "bf16", "1.00", "0.50", "(0.25", "to", "0.50)"]
 
 
+PORT = {  # with the words and ways of the real one
+    "models/__init__.py": """
+import torch, torchvision
+class DeepMask(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.trunk = torchvision.models.resnet50(pretrained=True).conv1
+""",
+    "tools/InferDeepMask.py": """
+import numpy as np, torch
+class Infer:
+    def __init__(self, model, nps, scales, device, timer):
+        self.model, self.nps, self.seen = model, nps, []
+    def forward(self, img):
+        self.seen.append(tuple(img.shape))
+    def getTopProps(self, thr, h, w):
+        return np.zeros((h, w, self.nps)).astype(np.float), self.seen
+""",
+}
+
+
+def test_the_port_is_a_peer_where_a_folder_holds_it(cli, tmp_path):  # noqa: F811
+    with pytest.raises(InputError, match="no checkout of deepmask-pytorch that runs here: No module named 'models'"):
+        compare.port(str(tmp_path), compare.photograph(40, 30), CPU, quick=True)
+    for name, text in PORT.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, "utf-8")
+    masks, seen = compare.port(str(tmp_path), compare.photograph(40, 30), CPU, quick=True)()
+    assert masks.shape == (30, 40, bench.QUICK.top_k) and seen == [(1, 3, 30, 40)]
+    code, out, _ = cli("bench", "--quick", "--dtype", "fp32", "--peers", tmp_path)
+    assert code == 0 and len(out) == 7 and out[3].startswith("deepmask-pytorch, ResNet-50")
+
+
 def test_growth_is_a_power():
     rows = [{"what": "a", "n": 1, "seconds": 1.0, "why": "1"}, {"what": "a", "n": 4, "seconds": 16.0, "why": "1"}]
     rows.append({"what": "b", "n": 9, "seconds": 1.0, "why": "less"})

@@ -3,25 +3,30 @@
 `peers` times whole pictures, from pixels to masks. Turn by turn every program runs once, so that what else the machine does hits
 all alike; a ratio is taken within a turn. torchvision's detectors have random weights, with which they look at 1,000 regions and
 draw 100 masks, the most they do; ours, with the weights of the library, draw as many masks as they find objects, 100 at most.
+foolwood/deepmask-pytorch, "the port", runs as it comes, with random weights, where a folder holds it: it is no package.
 `scale` makes one thing larger and leaves the rest. Growth 1 means: twice as much takes twice as long.
 """
 
 import math
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.models import detection
+from torchvision.models import detection, resnet50
 
 from fairseg_lite.bench import DTYPES, Stopwatch, fastest, job, settings
 from fairseg_lite.data.photos import photographs
+from fairseg_lite.errors import InputError
 from fairseg_lite.evaluation.precision import evaluate_detections
 from fairseg_lite.inference.detect import PROPOSALS, detect
 from fairseg_lite.inference.propose import prepare, propose
-from fairseg_lite.models.checkpoints import load_model
+from fairseg_lite.models.checkpoints import Device, load_model
 from fairseg_lite.models.network import seeded
 
 MASK, FASTER = "Mask R-CNN R50-FPN", "Faster R-CNN R50-FPN"
@@ -35,7 +40,27 @@ def photograph(width: int, height: int) -> np.ndarray:
     return np.array(Image.fromarray(photographs()[11].image).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def programs(types: list[str], device: torch.device, *, quick: bool) -> dict[tuple[str, str], Callable[[], object]]:
+def port(folder: str, image: np.ndarray, device: torch.device, *, quick: bool) -> Callable[[], object]:
+    """DeepMask of a checkout of deepmask-pytorch, with the scales and proposals of `bench`; InputError, it does not run here."""
+    s, here = settings(quick=quick, model="deepmask_resnet50"), patch.object(sys, "path", [folder, *sys.path])
+    scales = [2 ** ((1 - i) / 2) for i in reversed(range(s.scales))]
+    try:
+        with here, seeded(0), patch("torchvision.models.resnet50", lambda **_: resnet50(weights=None)):  # else it downloads them
+            model = import_module("models").DeepMask().eval().to(device)
+            infer = import_module("tools.InferDeepMask").Infer(model, nps=s.top_k, scales=scales, device=device, timer=False)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"--peers {folder}: no checkout of deepmask-pytorch that runs here: {error}") from error
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].div(255).to(device)
+
+    def run() -> object:
+        infer.forward(tensor)
+        with patch("numpy.float", float, create=True):  # which numpy 1.24 has dropped
+            return infer.getTopProps(0.2, *image.shape[:2])
+
+    return run
+
+
+def programs(types: list[str], device: torch.device, folder: str, *, quick: bool) -> dict[tuple[str, str], Callable]:
     """What is run on one picture, by its name and type."""
     image = photograph(*((96, 80) if quick else SIZE))
     found: dict[tuple[str, str], Callable[[], object]] = {}
@@ -45,6 +70,8 @@ def programs(types: list[str], device: torch.device, *, quick: bool) -> dict[tup
         with seeded(0):
             peer = build(**options).eval().to(device)
         found[name, "fp32"] = lambda peer=peer: torch.inference_mode()(peer)([tensor])
+    if folder:
+        found["deepmask-pytorch, ResNet-50", "fp32"] = port(folder, image, device, quick=quick)
     kinds = ("deepmask_tiny", "sharpmask_tiny") if quick else ("deepmask_resnet50", "sharpmask_resnet50")
     name = "shapes-multipath" if quick else "photos-multipath"
     for word in types:
@@ -60,9 +87,12 @@ def programs(types: list[str], device: torch.device, *, quick: bool) -> dict[tup
     return found
 
 
-def peers(types: list[str], device: torch.device | str = "cpu", *, turns: int = 5, quick: bool = False) -> list[dict]:
-    """Seconds of each program in each turn: [{"what", "type", "seconds"}]; torchvision's Mask R-CNN comes first."""
-    work = programs(types, torch.device(device), quick=quick)
+def peers(types: list[str], device: Device = "cpu", *, folder: str = "", turns: int = 5, quick: bool = False) -> list[dict]:
+    """Seconds of each program in each turn: [{"what", "type", "seconds"}]; torchvision's Mask R-CNN comes first.
+
+    folder: with deepmask-pytorch, which runs, too.
+    """
+    work = programs(types, torch.device(device), folder, quick=quick)
     rows = [{"what": what, "type": word, "seconds": []} for what, word in work]
     for turn in range(turns + 1):
         for row, run in zip(rows, work.values(), strict=True):

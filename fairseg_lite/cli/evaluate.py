@@ -59,7 +59,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
     p = command(commands, "bench", "time and memory of each stage", BENCH, _bench)
     p.add_argument("--model", metavar="NAME", help="with random weights (default: deepmask_resnet50)")
-    p.add_argument("--peers", action="store_true", help="beside torchvision's detectors, in turns; the ratios with their spread")
+    words = "beside torchvision's detectors, and deepmask-pytorch if a folder has it, in turns; the ratios with their spread"
+    p.add_argument("--peers", nargs="?", const="", metavar="FOLDER", help=words)
     p.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"], help="default: both")
     add_set(
         p, "against=NAME (another one, in turns), width=PX, height=PX, scales=N, top_k=N, repeat=N (the fastest counts), batch=N"
@@ -258,10 +259,10 @@ def _bench(a: argparse.Namespace) -> None:
     folders_of(a.json)
     from fairseg_lite import bench
 
-    if a.peers:
+    if a.peers is not None:
         from fairseg_lite.bench.compare import peers, peers_report
 
-        result: Any = peers(a.dtype, device, quick=a.quick)
+        result: Any = peers(a.dtype, device, folder=a.peers, quick=a.quick)
         print(peers_report(result))
     else:
         chosen = bench.settings(quick=a.quick, **({"model": a.model} if a.model else {}))

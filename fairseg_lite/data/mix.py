@@ -38,12 +38,9 @@ class Mix:
     """
 
     def __init__(
-        self,
-        sets: Sequence[SceneDataset],
-        *,
-        weights: Sequence[float] | None = None,
+        self, sets: Sequence[SceneDataset], *, weights: Sequence[float] | None = None,
         exhaustive: Sequence[str | Iterable[str]] | None = None,
-    ):
+    ):  # fmt: skip
         self.sets = list(sets)
         sizes = [len(s) for s in self.sets]
         weights, exhaustive = (sizes if weights is None else list(weights)), list(exhaustive or ["all"] * len(sizes))

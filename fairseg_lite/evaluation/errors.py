@@ -61,13 +61,9 @@ class ErrorReport:
 
 
 def analyse_errors(
-    dataset: SceneDataset | dict,
-    detections: Mapping[int, CocoResults] | Sequence[dict],
-    what: str = "bbox",
-    *,
-    threshold: float = 0.5,
-    max_dets: int = MAX_DETS,
-) -> ErrorReport:
+    dataset: SceneDataset | dict, detections: Mapping[int, CocoResults] | Sequence[dict], what: str = "bbox", *,
+    threshold: float = 0.5, max_dets: int = MAX_DETS,
+) -> ErrorReport:  # fmt: skip
     """Sort the mistakes of a detector by kind.
 
     Args:
@@ -123,12 +119,9 @@ def analyse_errors(
 
 
 def confusion_matrix(
-    dataset: SceneDataset | dict,
-    detections: Mapping[int, CocoResults] | Sequence[dict],
-    what: str = "bbox",
-    *,
+    dataset: SceneDataset | dict, detections: Mapping[int, CocoResults] | Sequence[dict], what: str = "bbox", *,
     score: float = 0.5,
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[np.ndarray, list[str]]:  # fmt: skip
     """What objects are taken for.
 
     Every detection, best first, takes the free object that it overlaps most, of whatever category, at an IoU of .5 or more; each

@@ -90,13 +90,9 @@ def average_precision(hits: Sequence[bool], objects: int) -> float:
 
 
 def evaluate_detections(
-    dataset: SceneDataset | dict,
-    detections: Mapping[int, CocoResults] | Sequence[dict],
-    what: str = "segm",
-    *,
-    max_dets: int = MAX_DETS,
-    progress: bool = False,
-) -> PrecisionReport:
+    dataset: SceneDataset | dict, detections: Mapping[int, CocoResults] | Sequence[dict], what: str = "segm", *,
+    max_dets: int = MAX_DETS, progress: bool = False,
+) -> PrecisionReport:  # fmt: skip
     """AP as COCO defines it, over every picture of the data set, at most `max_dets` detections of a category in a picture.
 
     Small objects have a mask up to 32^2 px, large ones from 96^2 px. A detection on a crowd is neither right nor wrong.

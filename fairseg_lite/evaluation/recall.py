@@ -42,13 +42,9 @@ class RecallReport:
 
 
 def average_recall(
-    dataset: SceneDataset | dict,
-    results: Sequence[dict],
-    *,
-    iou_type: str = "segm",
-    limits: Sequence[int] = (10, 100, 1000),
-    progress: bool = False,
-) -> RecallReport:
+    dataset: SceneDataset | dict, results: Sequence[dict], *, iou_type: str = "segm",
+    limits: Sequence[int] = (10, 100, 1000), progress: bool = False,
+) -> RecallReport:  # fmt: skip
     """AR at several numbers of proposals per picture, and by the size of the objects.
 
     Small objects have a mask up to 32^2 px, large ones from 96^2 px; one of exactly that size counts on both sides, as

@@ -50,25 +50,12 @@ BATCH = 64  # patches that go through the network together
 
 @torch.inference_mode()
 def detect(
-    model: MultiPathNet | Sequence[MultiPathNet],
-    image: np.ndarray,
-    proposals: Proposals | Boxes | None = None,
-    *,
-    proposer: SharpMask | DeepMask | str | Path | None = None,
-    short_side: int | None = None,
-    max_side: int | None = None,
-    score_threshold: float = 0.05,
-    nms: float = 0.3,
-    vote: float | None = None,
-    prune: float | None = None,
-    iterations: int = 1,
-    flip: bool = False,
-    crops: int = 0,
-    top: int = 100,
-    masks: str | None = "proposal",
-    mask_boxes: bool = False,
-    timer: Timer = nullcontext,
-) -> Detections:
+    model: MultiPathNet | Sequence[MultiPathNet], image: np.ndarray, proposals: Proposals | Boxes | None = None, *,
+    proposer: SharpMask | DeepMask | str | Path | None = None, short_side: int | None = None, max_side: int | None = None,
+    score_threshold: float = 0.05, nms: float = 0.3, vote: float | None = None, prune: float | None = None,
+    iterations: int = 1, flip: bool = False, crops: int = 0, top: int = 100, masks: str | None = "proposal",
+    mask_boxes: bool = False, timer: Timer = nullcontext,
+) -> Detections:  # fmt: skip
     """Name what the proposals of a picture show, and correct their boxes.
 
     Args:

@@ -37,7 +37,7 @@ from fairseg_lite.models.deepmask import DeepMask, DenseFeatures
 from fairseg_lite.models.network import Network, Timer
 from fairseg_lite.models.roi_pooling import Region
 from fairseg_lite.models.sharpmask import SharpMask
-from fairseg_lite.models.trunks import STRIDE
+from fairseg_lite.models.trunks import STRIDE, Basic, activated
 
 
 @dataclass(frozen=True)
@@ -113,19 +113,10 @@ MAX_SIDE, COCO_SIDE = 1024, 640  # px: where pictures are reduced; COCO's longes
 
 @torch.inference_mode()
 def propose(
-    model: DeepMask | SharpMask,
-    image: np.ndarray,
-    *,
-    refine: bool = True,
-    scales: Sequence[float] | None = None,
-    zoom: int = 0,
-    top_k: int = 500,
-    threshold: float = 0.5,
-    nms: float | None = None,
-    dtype: torch.dtype | None = None,
-    max_side: int = MAX_SIDE,
-    timer: Timer = nullcontext,
-) -> Proposals:
+    model: DeepMask | SharpMask, image: np.ndarray, *, refine: bool = True, scales: Sequence[float] | None = None,
+    zoom: int = 0, top_k: int = 500, threshold: float = 0.5, nms: float | None = None, dtype: torch.dtype | None = None,
+    max_side: int = MAX_SIDE, timer: Timer = nullcontext,
+) -> Proposals:  # fmt: skip
     """Find objects: the masks of the best-scored windows of a picture.
 
     Args:
@@ -233,6 +224,14 @@ def paste_rle(logits: Tensor, boxes: Tensor, height: int, width: int, cut: float
     return rle, xywh_to_xyxy(torch.from_numpy(coco_mask.toBbox(rle).reshape(-1, 4)).float())
 
 
+class Joined(Basic):
+    """A basic block as two calls of oneDNN: what `prepare` makes of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        short = x if self.downsample is None else self.downsample(x)
+        return activated(self.conv2, self.bn2, activated(self.conv1, self.bn1, x), plus=short)
+
+
 N = TypeVar("N", bound=Network)
 
 
@@ -270,6 +269,8 @@ def prepare(model: N, *, dtype: torch.dtype | None = None) -> N:
     for module in fast.modules():
         if isinstance(module, Region):
             module.join()
+        elif type(module) is Basic:
+            module.__class__ = Joined
     exact = {name: copy.deepcopy(getattr(fast, name)) for name in fast.exact}
     fast = fast.requires_grad_(False).to(dtype=dtype).to(memory_format=torch.channels_last)
     for name, part in exact.items():
