@@ -14,11 +14,11 @@ from fairseg_lite.data.photos import photographs
 from fairseg_lite.data.results import Boxes
 from fairseg_lite.inference import detect as module
 from fairseg_lite.inference.detect import detect
-from fairseg_lite.inference.propose import prepare
+from fairseg_lite.inference.propose import Joined, prepare
 from fairseg_lite.models.checkpoints import MODELS, load_model
 from fairseg_lite.models.network import Network
 from fairseg_lite.models.roi_pooling import LinearTower, Mix, Region, ResidualTower, readable
-from fairseg_lite.models.trunks import activated
+from fairseg_lite.models.trunks import Basic, activated, residual_layer
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
 ROIS = torch.tensor([[0, 3.0, 5, 60, 70], [0, -9, 2, 30, 31], [0, 20, 20, 120, 90], [0, 100, 1, 110, 9]])
@@ -153,3 +153,15 @@ def test_one_call_or_several_give_the_same(act, limit, dtype):
         torch.testing.assert_close(fast.double(), slow, atol=0.2 if dtype == torch.bfloat16 else 1e-4, rtol=1e-5)
         assert fast.dtype == dtype and none.shape == (0, 8, 7, 5)
         conv.to(dtype)
+
+
+@pytest.mark.parametrize("dtype, close", [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_basic_blocks_become_two_calls(dtype, close):
+    torch.manual_seed(0)
+    network = Network()
+    network.layers = residual_layer(8, 16, 16, 2, 2, block="basic")
+    x = torch.randn(2, 8, 9, 7).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        fast, wanted = prepare(network.eval(), dtype=dtype), network.layers(x)
+        assert [type(block) for block in fast.layers] == [Joined, Joined] and type(network.layers[0]) is Basic
+        torch.testing.assert_close(fast.layers(x.to(dtype)).float(), wanted, atol=close, rtol=close)
