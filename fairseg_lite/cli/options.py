@@ -7,6 +7,7 @@
 import argparse
 import inspect
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -69,7 +70,7 @@ def device_of(arguments: argparse.Namespace):
     except (RuntimeError, AssertionError, ImportError) as error:
         why = str(error).splitlines()[0].split(". ")[0]
         raise InputError(f"device {arguments.device!r} is not to be had here ({why}); try cpu") from error
-    if arguments.device == "auto" and device.type != "cpu":
+    if arguments.device == "auto" and device.type != "cpu" and os.environ.get("RANK", "0") == "0":  # torchrun's first one
         print(f"computing on {device.type}; the processor does with --device cpu", file=sys.stderr)
     arguments.device = str(device)  # as results will say
     return device

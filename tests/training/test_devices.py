@@ -73,12 +73,15 @@ def test_a_run_keeps_the_type_it_began_with(began, now, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "state.json").read_text("utf-8"))["bf16"] is False, "unless the user decides"
 
 
-def test_the_command_line_takes_what_is_here_and_says_so(gpu, capsys):
+def test_the_command_line_takes_what_is_here_and_says_so(gpu, capsys, monkeypatch):
     a = options.argparse.Namespace(device="auto")
     assert options.device_of(a) == torch.device("cuda") and a.device == "cuda"
     assert capsys.readouterr().err == "computing on cuda; the processor does with --device cpu\n"
     assert options.device_of(options.argparse.Namespace(device="cuda")).type == "cuda"
     assert capsys.readouterr().err == "", "who names a device knows it"
+    monkeypatch.setenv("RANK", "1")
+    assert options.device_of(options.argparse.Namespace(device="auto")).type == "cuda"
+    assert capsys.readouterr().err == "", "of several processes one tells"
 
 
 def test_the_processor_needs_no_word(capsys, monkeypatch):
