@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -111,7 +112,7 @@ def over_pictures(pictures: list, work: Callable, out: Path, what: str, *, drawn
     from fairseg_lite.data.pictures import load_image
     from fairseg_lite.training.shards import collected, dealt, rank_and_world
 
-    rank, stopped, own = rank_and_world()[0], False, []
+    rank, stopped, own, start = rank_and_world()[0], False, [], time.perf_counter()
     try:
         for one in tqdm(dealt(pictures), unit="picture", delay=2, disable=rank > 0):
             try:
@@ -137,7 +138,8 @@ def over_pictures(pictures: list, work: Callable, out: Path, what: str, *, drawn
     if stopped:
         raise KeyboardInterrupt(f"{what} for {done} of {len(pictures)} pictures are kept in {out}")
     if done:
-        print(f"{len(results)} {what} for {done} of {len(pictures)} pictures in {out / what}.json")
+        each = (time.perf_counter() - start) / done
+        print(f"{len(results)} {what} for {done} of {len(pictures)} pictures, {each:.1f} s each, in {out / what}.json")
     if done and drawn:
         print(f"{drawn} drawn in {out}/*.png")
     if damaged:
