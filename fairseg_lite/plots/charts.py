@@ -30,7 +30,7 @@ def style() -> None:
         {
             "figure.dpi": 90, "savefig.dpi": 90, "font.size": 12, "axes.titlesize": 12, "axes.labelsize": 12,
             "axes.spines.top": False, "axes.spines.right": False, "axes.prop_cycle": plt.cycler(color=CYCLE),
-            "lines.linewidth": 2.2, "legend.frameon": False, "image.interpolation": "nearest",
+            "lines.linewidth": 2.2, "legend.frameon": False,
         }
     )  # fmt: skip
     try:  # in a notebook: pictures as JPEG, several times smaller than PNG
