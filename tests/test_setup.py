@@ -271,3 +271,5 @@ def test_the_workflow_tries_the_oldest_and_the_newest_packages():
     assert tried["lowest-direct"] == PROJECT["requires-python"].removeprefix(">=")
     named = re.findall(r"[\w/.]+\.(?:py|txt)\b", " ".join(step.get("run", "") for step in jobs["reading"]["steps"]))
     assert len(named) >= 4 and all((ROOT / name).is_file() for name in named)
+    said = " ".join(step.get("run", "") for step in jobs["reading"]["steps"])
+    assert "onnx,judge" in said and {"tests/cli/test_export.py", "tests/evaluation/test_fast.py"} <= set(named), "not skipped"
