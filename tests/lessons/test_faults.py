@@ -103,9 +103,12 @@ IDS = [f"{f.lesson}-{f.path.rpartition(':')[2]}-{n}" for n, f in enumerate(FAULT
 
 
 def names(code: str) -> tuple[set[str], set[str]]:
-    """What a cell binds or changes, and what it reads."""
-    bound, read = set(), set()
-    for node in ast.walk(ast.parse(code)):
+    """What a cell binds or changes, and what it reads; what lives in a comprehension alone is neither."""
+    bound, read, tree = set(), set(), ast.parse(code)
+    inner = {n for c in ast.walk(tree) if isinstance(c, ast.comprehension) for n in ast.walk(c.target) if isinstance(n, ast.Name)}
+    for node in ast.walk(tree):
+        if node in inner:
+            continue
         if isinstance(node, ast.Name):
             (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -117,7 +120,7 @@ def names(code: str) -> tuple[set[str], set[str]]:
             while isinstance(changed, ast.Attribute | ast.Subscript | ast.Call):
                 changed = changed.func if isinstance(changed, ast.Call) else changed.value
             bound |= {changed.id} - {"lesson"} if isinstance(changed, ast.Name) else set()  # which only shows and asks
-    return bound, read
+    return bound, read - ({n.id for n in inner} - bound)
 
 
 @functools.cache
@@ -190,6 +193,7 @@ def test_there_are_faults_enough_and_in_every_lesson_with_a_heart():
 
 def test_what_a_cell_needs_is_found():
     assert names("import a.b as c\nfrom d import e\nf = g(h)\nf.x = 1\ni[0] += 1\nj.k_()") == (set("cefij"), set("ghfij"))
+    assert names("a = [b for b in c]\nfor d in a: e = d") == (set("ade"), set("acd")), "b is of no other cell"
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=IDS)
