@@ -19,6 +19,7 @@ MADE_FROM = VENV / "made-from.txt"  # written last: without it .venv is half-mad
 PYTHON = str(VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 MINE = ROOT / "my-lessons"  # where learners write
 LAB = "-m jupyterlab my-lessons --LabApp.default_url=/lab/tree/00_start_here.ipynb --LabApp.app_settings_dir=my-lessons/.lab"
+LAB += " --ContentsManager.hide_globs=runs --ContentsManager.hide_globs=__pycache__"  # what lessons make: the list shows lessons
 NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}  # which else asks whether to show Jupyter's
 JOBS = {"lab": LAB, "demo": "-m fairseg_lite.cli demo", "shell": "-m IPython"}
 JOBS |= {"book": "docs/book.py", "slides": "docs/book.py --slides"}

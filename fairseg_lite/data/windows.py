@@ -114,10 +114,7 @@ def cut_out(pieces: Sequence[Piece], size: int, padding: str, device: torch.devi
     for picture, p in zip(pictures, pieces, strict=True):
         picture[: p.part.shape[0], : p.part.shape[1]] = torch.from_numpy(p.part)
         axes += [[*p.down, p.part.shape[0], 0.0], [*p.across, p.part.shape[1], float(p.flip)]]
-    x, numbers = (
-        sent(pictures, device).movedim(3, 1).float(),
-        sent(torch.tensor(axes, dtype=torch.float32), device),
-    )  # (N, 3, h, w), (2 N, 6)
+    x, numbers = sent(pictures, device).movedim(3, 1).float(), sent(torch.tensor(axes, dtype=torch.float32), device)  # (2 N, 6)
     down, across = (_filter(numbers[i::2], size, n, padding)[:, None] for i, n in enumerate((h, w)))  # (N, 1, size, h or w)
     seen = (down.sum(3, keepdim=True) * across.sum(3)[:, :, None])[:, 0, :, :, None]  # 0 where there is no picture
     patches = (down @ x @ across.mT).movedim(1, 3) + (1 - seen) * sent(torch.tensor(GREY), device)

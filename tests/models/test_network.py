@@ -118,5 +118,9 @@ def test_sizes_that_no_network_has_are_refused(options, said):
 def test_a_picture_that_cannot_be_written_to_is_read_without_a_warning():
     picture = np.zeros((4, 5, 3), np.uint8)
     picture.flags.writeable = False  # as numpy.asarray of a Pillow picture is
-    assert deepmask_tiny().normalise(picture).shape == (3, 4, 5)
-    assert deepmask_tiny().normalise(picture[:, ::-1]).shape == (3, 4, 5)
+    torch.set_warn_always(True)  # else but once in a process
+    try:
+        assert deepmask_tiny().normalise(picture).shape == (3, 4, 5)
+        assert deepmask_tiny().normalise(picture[:, ::-1]).shape == (3, 4, 5)
+    finally:
+        torch.set_warn_always(False)
