@@ -16,8 +16,8 @@ from tests.robust import Count, accidents, damage
 
 TRIALS: dict[str, tuple[Callable[[int, Path], Count], int, int]] = {  # name: (trial, how often in short, and in full)
     "training killed (SIGKILL) at a random moment, resumed to the last bit": (accidents.training_killed, 3, 20),
-    "proposing killed, gone on with": (accidents.proposing_killed, 3, 15),
-    "evaluation killed, done again": (accidents.evaluation_killed, 2, 15),
+    "proposing killed, continued": (accidents.proposing_killed, 3, 15),
+    "evaluation killed, run again": (accidents.evaluation_killed, 2, 15),
     "a disk that is full": (accidents.full_disk, 1, 1),
     "a folder that is read-only": (accidents.read_only, 1, 1),
     "two runs in one folder": (accidents.two_runs, 2, 2),
