@@ -81,14 +81,14 @@ def predict(key: str, picture: np.ndarray | None = None) -> None:
     import ipywidgets as w
     from IPython.display import display
 
-    said, hidden = w.HTML(), w.Output(layout={"display": "none"})
+    said, notice, hidden = w.HTML(), w.Label("hidden until you have predicted, above"), w.Output(layout={"display": "none"})
 
     def answer(text: str) -> None:
         with contextlib.suppress(ValueError):  # not a number yet
             ANSWERED[key] = guess.is_right(text)
             right = "the place marked by the next picture" if isinstance(guess.right, tuple) else guess.right
             said.value = f"{text}: {'right.' if ANSWERED[key] else f'no, {right}.'} {guess.why}"
-            hidden.layout.display = ""
+            notice.layout.display, hidden.layout.display = "none", ""
             for part in (*buttons, field):
                 part.disabled = True
 
@@ -104,7 +104,7 @@ def predict(key: str, picture: np.ndarray | None = None) -> None:
     box = w.VBox(parts)
     box.add_class("prediction")
     display(box)
-    _hide_next(key, hidden)
+    _hide_next(key, notice, hidden)
 
 
 def _clickable(picture: np.ndarray) -> str:
@@ -113,7 +113,7 @@ def _clickable(picture: np.ndarray) -> str:
     return f'<img alt="click on it" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}" onclick="{CLICK}">'
 
 
-def _hide_next(key: str, hidden: Any) -> None:
+def _hide_next(key: str, notice: Any, hidden: Any) -> None:
     """The next cell that runs shows its outputs in a hidden place, unless the answer was there before, or it fails."""
     from IPython import get_ipython
     from IPython.display import display
@@ -125,8 +125,7 @@ def _hide_next(key: str, hidden: Any) -> None:
         events.unregister("pre_run_cell", before)
         _waiting.clear()
         if key not in ANSWERED:
-            print("hidden until you have predicted, above")
-            display(hidden)
+            display(notice, hidden)
             hidden.__enter__()
             events.register("post_run_cell", after)
 

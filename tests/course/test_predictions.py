@@ -59,6 +59,7 @@ made = lambda kind: [x for x in all_of.values() if isinstance(x, kind)]
 CLICK = "[b for b in made(w.Button) if b.description == {!r}][-1].click()"
 TYPE = "made(w.Text)[-1].value = {!r}"
 SAID = "print([h.value for h in made(w.HTML)], predictions.ANSWERED)"
+NOTICE = "print([x.layout.display for x in made(w.Label)])"
 HIDDEN = "print([(o.layout.display, o.outputs) for o in made(w.Output)])"
 
 
@@ -79,12 +80,15 @@ def test_a_result_waits_for_the_answer_and_the_next_one_does_not():
         "print('the result')\n1 + 1",
         "print('later')",
         HIDDEN,
+        NOTICE,
         CLICK.format("both change"),
         HIDDEN,
+        NOTICE,
     )
     assert "the result" not in shown[1] and "hidden until you have predicted" in shown[1] and shown[2] == "later\n"
     assert shown[3].startswith("[('none', (") and "the result" in shown[3] and "'text/plain': '2'" in shown[3]
-    assert shown[5].startswith("[('', (") and "the result" in shown[5] and "later" not in shown[5]
+    assert shown[6].startswith("[('', (") and "the result" in shown[6] and "later" not in shown[6]
+    assert shown[4] == "[None]\n" and shown[7] == "['none']\n", "what says that it is hidden goes, too"
 
 
 def test_an_answer_given_before_hides_nothing_and_is_told_at_once():

@@ -127,9 +127,11 @@ def test_a_lesson_runs_and_its_predictions_and_sliders_answer(path, page, tmp_pa
     page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells'); }")
     page.wait_for_function(ENDED, timeout=1_200_000)
     assert page.evaluate(f"() => {FAILED}") == []
-    hidden = page.get_by_text("hidden until you have predicted, above").count()
+    notices = page.get_by_text("hidden until you have predicted, above").locator("visible=true")
+    hidden = notices.count()
     page.screenshot(path=shots / f"{path.stem}-end.png")
     assert re.search(r": (right\.|no, )", answer(page)) and hidden
+    playwright.expect(notices).to_have_count(hidden - 1)
     page.wait_for_timeout(500)
     page.screenshot(path=shots / f"{path.stem}-answered.png")
     move_a_slider(page)
