@@ -63,16 +63,17 @@ def drawn(formula: str, *, size: float = 16) -> str:
         >>> drawn("x^2")[:47]
         '<svg class="maths" role="img" aria-label="x^2" '
     """
-    text = f"${' '.join(formula.split())}$"
+    told = html.escape(" ".join(formula.split()))
+    text = re.sub(r"\\sum(?:[_^](?:\{[^}]*\}|\w))+", r"\g<0>\\;", f"${' '.join(formula.split())}$")  # a sum needs room behind it
     with matplotlib.rc_context({"mathtext.fontset": "cm"}):
         outline = TextPath((0, 0), text, size=size)
         width, height, below = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), True)
     steps = (PEN[code] + " ".join(f"{v:.2f}" for v in points) * (PEN[code] != "Z") for points, code in outline.iter_segments())
     above, below = height - below + 1, below + 1  # a px of air
     return (
-        f'<svg class="maths" role="img" aria-label="{html.escape(text[1:-1])}" width="{width:.1f}" height="{above + below:.1f}" '
+        f'<svg class="maths" role="img" aria-label="{told}" width="{width:.1f}" height="{above + below:.1f}" '
         f'viewBox="0 {-above:.1f} {width:.1f} {above + below:.1f}" style="vertical-align:{-below:.1f}px">'
-        f'<path fill="currentColor" transform="scale(1 -1)" d="{"".join(steps)}"/></svg>'
+        f'<title>{told}</title><path fill="currentColor" transform="scale(1 -1)" d="{"".join(steps)}"/></svg>'
     )
 
 
@@ -286,9 +287,11 @@ def write_slides(path: Path, out: Path) -> Path:
 
 
 def write_looks(out: Path) -> None:
-    """Style and script of all pages; the colours of code are Pygments' own."""
+    """Style and script of all pages; the colours of code are Pygments' own, on light ground and on dark."""
     out.mkdir(parents=True, exist_ok=True)
-    code = HtmlFormatter(style="default").get_style_defs(".highlight")
+    light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
+    code = f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
+    code += ".highlight, .highlight pre { background: var(--code); }\n"
     (out / "book.css").write_text((HERE / "book.css").read_text("utf-8") + code, "utf-8")
     shutil.copy(HERE / "book.js", out)
 
