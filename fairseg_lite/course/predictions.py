@@ -28,7 +28,7 @@ CLICK = (  # a click writes its place, in pixels of the picture, into the text f
 class Guess(NamedTuple):
     """The answer to a prediction: one of the choices, a number, or a place in a picture, and why it is so."""
 
-    right: Any  # one of choices; a number; or (x1, y1, x2, y2) of the picture, in px
+    right: Any  # one of choices; a number; (x1, y1, x2, y2) of the picture, in px; or None, where any words are an answer
     choices: tuple[str, ...] = ()
     within: float = 0.0  # of the number
     why: str = ""
@@ -37,13 +37,15 @@ class Guess(NamedTuple):
     def is_right(self, answer: str) -> bool:
         """Whether an answer, as it was clicked or typed, is right.
 
-        Raises: ValueError, it is no number, or no place, where one is wanted.
+        Raises: ValueError, it is no number, or no place, where one is wanted; or it is empty.
         Example:
             >>> Guess(0.56, within=0.1).is_right("0,6"), Guess((10, 10, 20, 20)).is_right("12 30")
             (True, False)
         """
         if self.choices:
             return answer == self.right
+        if self.right is None and answer.strip():
+            return True
         numbers = [float(word) for word in answer.replace(",", ".").replace("%", "").split()]
         if isinstance(self.right, tuple):
             (x, y), (x1, y1, x2, y2) = numbers, self.right
@@ -53,9 +55,11 @@ class Guess(NamedTuple):
 
     def prompt(self) -> str:
         """What can be answered, in one line."""
-        if self.choices:
-            return f"{self.ask}: {' | '.join(self.choices)}"
-        return f"{self.ask}: {'click on the picture' if isinstance(self.right, tuple) else 'a number'}"
+        other = {tuple: "click on the picture", type(None): "in your own words"}.get(type(self.right), "a number")
+        return f"{self.ask}: {' | '.join(self.choices) or other}"
+
+
+OPEN = Guess(None, why="Noted: now compare it with the result.", ask="Your prediction, before you run the next cell")
 
 
 def live() -> bool:
@@ -66,15 +70,15 @@ def live() -> bool:
     return bool(getattr(kernel, "_allow_stdin", False)) and importlib.util.find_spec("ipywidgets") is not None
 
 
-def predict(key: str, picture: np.ndarray | None = None) -> None:
+def predict(key: str = "", picture: np.ndarray | None = None) -> None:
     """Ask, and hide the next cell's result until there is an answer; where nobody can answer, only print what to think of.
 
     Args:
-        key: of the prediction in the lesson's file, such as "03.unsure".
+        key: of the prediction in the lesson's file, such as "03.unsure"; without one any words are an answer, not judged.
         picture: (H, W, 3) uint8, where the answer is a place in it.
     """
-    lesson, name = checks.find(key)
-    guess: Guess = lesson.PREDICTIONS[name]
+    lesson, name = checks.find(key) if key else (None, "")
+    guess: Guess = lesson.PREDICTIONS[name] if lesson else OPEN
     if not live():
         print(guess.prompt())
         return
@@ -87,12 +91,14 @@ def predict(key: str, picture: np.ndarray | None = None) -> None:
         with contextlib.suppress(ValueError):  # not a number yet
             ANSWERED[key] = guess.is_right(text)
             right = "the place marked by the next picture" if isinstance(guess.right, tuple) else guess.right
-            said.value = f"{text}: {'right.' if ANSWERED[key] else f'no, {right}.'} {guess.why}"
+            verdict = "right." if ANSWERED[key] else f"no, {right}."
+            said.value = f"{text}: {verdict} {guess.why}" if key else guess.why
             notice.layout.display, hidden.layout.display = "none", ""
             for part in (*buttons, field):
                 part.disabled = True
 
-    field, buttons = w.Text(placeholder="a number, then Enter"), [w.Button(description=c) for c in guess.choices]
+    field = w.Text(placeholder=f"{'a number' if key else 'your words'}, then Enter")
+    buttons = [w.Button(description=c) for c in guess.choices]
     for button in buttons:
         button.layout.width = "auto"
         button.on_click(lambda b: answer(b.description))
@@ -100,11 +106,11 @@ def predict(key: str, picture: np.ndarray | None = None) -> None:
         field.continuous_update = picture is not None
         field.observe(lambda change: answer(change["new"]), "value")
     shown = [w.HTML(_clickable(picture))] if picture is not None else []
-    parts = [w.HTML(guess.prompt()), *shown, w.HBox(buttons) if buttons else field, said]
-    box = w.VBox(parts)
+    box = w.VBox([w.HTML(guess.prompt()), *shown, w.HBox(buttons) if buttons else field, said])
     box.add_class("prediction")
     display(box)
-    _hide_next(key, notice, hidden)
+    ANSWERED.pop(key, None)
+    _hide_next(notice, hidden)
 
 
 def _clickable(picture: np.ndarray) -> str:
@@ -113,18 +119,17 @@ def _clickable(picture: np.ndarray) -> str:
     return f'<img alt="click on it" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}" onclick="{CLICK}">'
 
 
-def _hide_next(key: str, notice: Any, hidden: Any) -> None:
+def _hide_next(notice: Any, hidden: Any) -> None:
     """The next cell that runs shows its outputs in a hidden place, unless the answer was there before, or it fails."""
     from IPython import get_ipython
     from IPython.display import display
 
     events = get_ipython().events
-    ANSWERED.pop(key, None)
 
     def before(info: Any) -> None:
         events.unregister("pre_run_cell", before)
         _waiting.clear()
-        if key not in ANSWERED:
+        if hidden.layout.display:  # "none" until there is an answer
             display(notice, hidden)
             hidden.__enter__()
             events.register("post_run_cell", after)

@@ -36,10 +36,19 @@ def test_words_and_places_are_understood():
             guess.is_right(text)
 
 
+def test_any_words_are_an_answer_to_an_open_question():
+    assert predictions.OPEN.is_right("a ring, I think") and predictions.OPEN.is_right("7")
+    for empty in ("", "  "):
+        with pytest.raises(ValueError):
+            predictions.OPEN.is_right(empty)
+
+
 def test_nobody_is_asked_outside_a_notebook(capsys):
     assert not predictions.live()
     lesson.predict("03.unsure")
-    assert capsys.readouterr().out == "Your prediction: a number\n"
+    lesson.predict()
+    said = "Your prediction: a number\nYour prediction, before you run the next cell: in your own words\n"
+    assert capsys.readouterr().out == said
 
 
 def test_the_tally_counts(capsys, monkeypatch):
@@ -102,6 +111,27 @@ def test_a_number_is_read_and_words_are_waited_for():
     shown = run(f"{type_in}\n{SAID}", HIDDEN, TYPE.format("0.7"), SAID)
     assert "{}" in shown[0] and "hidden until" in shown[1]
     assert "0.7: right. log(1 + 1)" in shown[3] and "{'03.unsure': True}" in shown[3]
+
+
+def test_an_open_question_hides_the_result_until_something_is_typed_and_is_not_judged():
+    shown = run(
+        "lesson.predict()",
+        "print('the result')",
+        "print('later')",
+        TYPE.format("  "),
+        HIDDEN,
+        TYPE.format("a ring"),
+        HIDDEN + "\n" + SAID,
+    )
+    assert shown[2] == "later\n" and "the result" not in shown[1]
+    assert shown[4].startswith("[('none', (") and "the result" in shown[4]
+    assert shown[6].startswith("[('', (") and "Noted: now compare it with the result." in shown[6] and "a ring:" not in shown[6]
+
+
+def test_an_answer_to_one_open_question_does_not_show_the_result_of_another():
+    first = "made(w.Text)[0].value = 'a ring'"
+    shown = run("lesson.predict()", "print('one')", "lesson.predict()\n" + first, "print('two')", HIDDEN)
+    assert [display for display, _ in eval(shown[4], {})] == ["", "none"]
 
 
 def test_an_error_in_a_hidden_cell_is_not_swallowed():
