@@ -141,16 +141,14 @@ def test_teachers_have_notes(path):
 
 @each()
 def test_what_is_to_be_predicted_is_asked_and_hidden(path):
-    """After each prompt, before the next one, `lesson.predict` asks; a question without a key hides what the next cell shows."""
+    """Below each prompt `lesson.predict` asks; a question without a key hides what the next cell shows."""
     cells = [c for c in load(path)["cells"] if source(c).strip()]
-    code, is_asked = [c["cell_type"] == "code" for c in cells], ["lesson.predict(" in source(c) for c in cells]
-    prompts = [i for i, c in enumerate(cells) if not code[i] and "**Predict" in source(c)]
-    for prompt, end in zip(prompts, [*prompts[1:], len(cells)], strict=True):
-        assert True in [is_asked[i] and code[i] for i in range(prompt, end)], f"nothing asks: {source(cells[prompt])[-200:]}"
-    for i, cell in enumerate(cells):
-        assert source(cell) != "lesson.predict()" or (
-            code[i + 1] and cells[i + 1]["outputs"] and "predict" in cell["metadata"]["tags"]
-        )
+    for cell, asked, result in zip(cells, cells[1:], cells[2:], strict=False):
+        if cell["cell_type"] == "markdown" and "**Predict" in source(cell):
+            assert source(asked).startswith("lesson.predict("), f"nothing asks: {source(cell)[-200:]}"
+        if source(asked) == "lesson.predict()":
+            assert "**Predict" in source(cell) and asked["metadata"]["tags"] == ["predict"]
+            assert result["cell_type"] == "code" and result["outputs"], f"nothing to hide: {source(result)[:200]}"
 
 
 def test_words_of_the_glossary_stand_in_lessons():
