@@ -198,13 +198,13 @@ def hits(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndar
 
 
 def patch_hits(
-    images: Tensor, masks: Tensor, predicted: Tensor, *, context: int = 32, columns: int = 8, side: float = 1.6
+    images: Tensor, masks: Tensor, predicted: Tensor, *, context: int = 32, side: float = 1.6, rows: Sequence[str] = ()
 ) -> Figure:
-    """Patches without their context, truth against prediction in the colours of `hits`; masks are (B, T, T) bool."""
+    """Patches without their context, eight in a row, truth against prediction as `hits` colours it; masks are (B, T, T) bool."""
     pictures = to_pixels(_inside(images, context))
     both = torch.stack([masks.cpu(), predicted.cpu()], 1).float()
     both = F.interpolate(both, pictures.shape[1:3], mode="nearest").bool().numpy()
-    return grid([hits(p, *pair) for p, pair in zip(pictures, both, strict=True)], columns=columns, side=side)
+    return grid([hits(p, *pair) for p, pair in zip(pictures, both, strict=True)], columns=8, side=side, rows=rows)
 
 
 def _inside(images: Tensor, context: int) -> Tensor:
@@ -215,14 +215,14 @@ def _inside(images: Tensor, context: int) -> Tensor:
 
 def close_ups(
     images: Sequence[np.ndarray], truths: Sequence[np.ndarray], found: Sequence[np.ndarray], titles: Sequence[str] = (), *,
-    side: float = 1.6,
+    side: float = 1.6, rows: Sequence[str] = (),
 ) -> Figure:  # fmt: skip
     """Objects cut out of their pictures: above as they are, below the best proposal against the truth (see `hits`).
 
     Args:
         images: (H, W, 3) uint8 each.
         truths, found: (H, W) bool each, or a whole number of times smaller; a truth has at least one pixel.
-        titles, side: above each, as far as given; inches of a cut-out.
+        titles, side, rows: above each, as far as given; inches of a cut-out; at the left of the two rows.
     """
     above, below = [], []
     for image, truth, mask in ((i, _as_large(t, i), _as_large(m, i)) for i, t, m in zip(images, truths, found, strict=True)):
@@ -232,7 +232,7 @@ def close_ups(
         top, left = (int(np.clip(c, 0, max(n - 2 * half, 0))) for c, n in zip(corner, truth.shape, strict=True))
         cut = slice(top, top + 2 * half), slice(left, left + 2 * half)
         above.append(image[cut]), below.append(hits(image, truth, mask)[cut])
-    return grid(above + below, titles, columns=len(above), side=side)
+    return grid(above + below, titles, columns=len(above), side=side, rows=rows)
 
 
 def extremes(data: SceneDataset, truth: dict, results: list[dict], count: int = 3) -> Figure:

@@ -2,8 +2,20 @@
 
 import numpy as np
 import pytest
+import torch
 
-from fairseg_lite.plots import CYCLE, apart, confusion_table, grid, hits, named, precision_curve, tinted
+from fairseg_lite.plots import (
+    CYCLE,
+    apart,
+    close_ups,
+    confusion_table,
+    grid,
+    hits,
+    named,
+    patch_hits,
+    precision_curve,
+    tinted,
+)  # fmt: skip
 from fairseg_lite.plots.charts import rgb
 
 
@@ -89,3 +101,13 @@ def test_rows_of_a_grid_have_names():
     figure = grid([np.zeros((4, 4, 3), np.uint8)] * 6, ["a", "b", "c"], columns=3, rows=["before", "after"])
     assert [axis.get_ylabel() for axis in figure.axes] == ["before", "", "", "after", "", ""]
     assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", "", "", ""]
+
+
+def test_rows_of_cut_outs_and_of_patches_have_names():
+    mask = np.zeros((40, 40), bool)
+    mask[10:20, 10:20] = True
+    figure = close_ups([np.zeros((40, 40, 3), np.uint8)] * 2, [mask] * 2, [mask] * 2, rows=["picture", "mask"])
+    assert [axis.get_ylabel() for axis in figure.axes] == ["picture", "", "mask", ""]
+    masks = torch.zeros(16, 8, 8, dtype=torch.bool)
+    figure = patch_hits(torch.zeros(16, 3, 40, 40), masks, masks, rows=["random", "trained"])
+    assert [axis.get_ylabel() for axis in figure.axes] == ["random", *[""] * 7, "trained", *[""] * 7]
