@@ -1,7 +1,6 @@
 """The benchmark counts what it says: stages, FLOPs, and only what this machine can do."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ def test_settings_from_a_command_line():
     assert bench.settings() == bench.Settings()
     s = bench.settings(quick=True, width=64, height=48, top_k=3)
     assert (s.model, s.width, s.height, s.top_k) == (bench.QUICK.model, 64, 48, 3)
-    for change in ({"width": 0}, {"repeat": 0}, {"top_k": -1}, {"model": "x"}, {"against": "x"}):
+    for change in ({"width": 0}, {"repeat": 0}, {"top_k": -1}, {"model": "x"}):
         with pytest.raises(InputError, match=f"{next(iter(change))} is "):
             bench.settings(**change)
     assert {bench.Settings().model, bench.QUICK.model} <= set(MODELS)
@@ -44,18 +43,6 @@ def test_flops_are_counted_by_stage_and_add_up():
     more = bench.time_scene(bench.settings(quick=True, top_k=40), torch.float32, CPU)["stages"]
     assert more["masks"]["gflop"] > 1.5 * stages["masks"]["gflop"], "masks are made for proposals only"
     assert more["trunk"]["gflop"] == stages["trunk"]["gflop"]
-
-
-def test_two_networks_in_turns():
-    s = bench.settings(quick=True, model="sharpmask_tiny", against="deepmask_tiny", top_k=5)
-    scene = bench.time_scene(s, torch.float32, CPU)
-    assert 0 < scene["against"] != scene["total"]
-    assert {"lateral", "masks"} <= set(scene["stages"]) and "against" not in bench.time_scene(bench.QUICK, torch.float32, CPU)
-    part = {"ceiling": 1e9, "scene": {**scene, "total": 3.0, "against": 2.0}, "memory": {"peak": 0, "before": 0}}
-    part["training"] = {"step_seconds": 1.0, "patches_per_second": 1.0, "forward_patches_per_second": 1.0}
-    machine = {"processor": "", "threads": 1, "torch": ""}
-    text = bench.report({"settings": asdict(s), "machine": machine, "dtypes": {"fp32": part}})
-    assert "deepmask_tiny in turns: 2.000 s; sharpmask_tiny takes 1.50 times that" in text
 
 
 def test_a_stopwatch_adds_up_the_parts_of_a_stage():

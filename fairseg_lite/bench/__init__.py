@@ -50,7 +50,6 @@ class Settings:
     """One benchmark. The defaults: a picture of the usual size with the second paper's network."""
 
     model: str = "deepmask_resnet50"  # a name of MODELS
-    against: str = ""  # another: its pictures go in turns with the first one's, so that the ratio is a fair one
     width: int = 640  # px
     height: int = 480  # px
     scales: int = 7  # sqrt(2) apart, the largest 2^.5 at a 160-px patch
@@ -60,9 +59,7 @@ class Settings:
     ceiling: int = 2048  # side of the matrices
 
     def __post_init__(self) -> None:
-        for name in ("model", "against"):
-            if value := getattr(self, name):
-                check_choice(name, value, MODELS)
+        check_choice("model", self.model, MODELS)
         for name, value in asdict(self).items():
             if isinstance(value, int):
                 check_range(name, value, 1, None)
@@ -161,25 +158,20 @@ def job(s: Settings, dtype: torch.dtype, device: torch.device) -> Callable[..., 
 
 
 def time_scene(s: Settings, dtype: torch.dtype, device: torch.device) -> dict:
-    """One picture, stage by stage: {"stages": {name: {"seconds", "gflop"}}, "total": seconds, "proposals": n}.
+    """One picture, stage by stage: {"stages": {name: {"seconds", "gflop"}}, "total": seconds, "proposals": n}."""
+    work = job(s, dtype, device)
 
-    With `against` also {"against": seconds}: the other network's fastest run, taken in turns with the first one's.
-    """
-    first, other = job(s, dtype, device), job(replace(s, model=s.against), dtype, device) if s.against else None
-
-    def once(work: Callable[..., int]) -> tuple[float, dict[str, float]]:
+    def once() -> tuple[float, dict[str, float]]:
         watch, whole = Stopwatch(device), Stopwatch(device)
         with whole("total"):
             work(timer=watch)
         return whole.seconds["total"], watch.seconds
 
     with FlopCounterMode(display=False) as counter:
-        proposals = first(timer=(counted := Stopwatch(device, counter)))  # also the run that warms up
-    runs = [(once(first), once(other) if other else None) for _ in range(s.repeat)]
-    total, seconds = min((run for run, _ in runs), key=lambda run: run[0])
+        proposals = work(timer=(counted := Stopwatch(device, counter)))  # also the run that warms up
+    total, seconds = min((once() for _ in range(s.repeat)), key=lambda run: run[0])
     stages = {k: {"seconds": v, "gflop": counted.flops[k] / 1e9} for k, v in seconds.items()}
-    found = {"stages": stages, "total": total, "proposals": proposals}
-    return found | ({"against": min(run[0] for _, run in runs)} if other else {})
+    return {"stages": stages, "total": total, "proposals": proposals}
 
 
 def time_training(s: Settings, name: str, device: torch.device) -> dict:
@@ -285,7 +277,5 @@ def _measured(name: str, part: dict, s: dict, machine: dict) -> Iterator[str]:
         )
     else:
         yield f"  RoI stage {1e3 * rows['rois'][0] / scene['proposals']:.2f} ms a proposal"
-    if other := scene.get("against"):
-        yield f"  {s['against']} in turns: {other:.3f} s; {s['model']} takes {scene['total'] / other:.2f} times that"
     peak, before, gpu = (memory.get(k, 0) / 2**20 for k in ("peak", "before", "device"))
     yield f"  peak memory {peak:.0f} MiB, {before:.0f} before the picture" + (f", GPU {gpu:.0f} MiB" if gpu else "")

@@ -43,10 +43,8 @@ def add_detection(p: argparse.ArgumentParser) -> None:
         "--masks", choices=("proposal", "refined", "none"),
         help="of the proposal, made anew for the final box, or none (default: refined; with --proposals: proposal)",
     )  # fmt: skip
-    words = (
-        "score_threshold=P, nms=IOU, prune=IOU (of proposals), short_side=PX, and the paper's additions: flip=true, vote=IOU, "
-    )
-    add_set(p, words + "iterations=N, crops=N, mask_boxes=true")
+    words = "score_threshold=P, nms=IOU, prune=IOU (of proposals), short_side=PX, and the paper's additions: flip=true, "
+    add_set(p, words + "vote=IOU, iterations=N, crops=N, mask_boxes=true")
     add(p, "--precision")
 
 
@@ -142,10 +140,11 @@ def _detect(a: argparse.Namespace) -> int:
         raise InputError(f"--draw is {a.draw}; it is a probability, from 0 to 1")
     device, pictures, out = device_of(a), *pictures_and_output(a)
     detector: Callable = Detector(a, a.model, device, [one.entry() for one in pictures])
-    table, listed = defaultdict(list), []
+    table, listed, surest = defaultdict(list), [], []
 
     def work(one, image) -> list[dict]:
         found = detector(image, one.id)
+        surest.extend(named_in(found[:1], detector.categories))
         if a.draw < 1:
             write_picture(out / picture_name(one, pictures), drawn(image, found, detector.categories, a.draw))
         for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True):
@@ -163,6 +162,8 @@ def _detect(a: argparse.Namespace) -> int:
         print(f"{'name':{width}}{'score':>7}   box: left, top, right, bottom, px")
         for name, score, box in listed:
             print(f"{name:{width}}{score:7.2f}   " + " ".join(f"{v:7.1f}" for v in box))
+        if surest and not listed:
+            print(f"nothing is that sure; the surest: {surest[0]}. A lower --draw draws and lists it")
     else:
         print(f"{'name':{width}}{'objects':>9}{'mean score':>12}")
         for label, scores in sorted(table.items(), key=lambda item: -len(item[1])):

@@ -45,7 +45,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     _add_judged(p, "pictures.png, those that went best, median and worst, and edges.png, of a SharpMask before and after")
     p.add_argument("--top-k", type=positive, default=1000, metavar="N", help="proposals per picture (default: 1000)")
     p.add_argument("--boundary", action="store_true", help="measure the edges of the masks too, on the same patches")
-    add_set(p, "of `propose`: nms=IOU, zoom=N (larger scales: small objects), max_side=PX, ...; of patches: min_area, min_side")
+    add_set(p, "of `propose`: nms=IOU, rerank=false, zoom=N (finer scales), max_side=PX, ...; of patches: min_area, min_side")
     add(p, "--precision", "--device")
 
     p = command(commands, "evaluate detections", "average precision of named objects, and mistakes", DETECTIONS, _detections)
@@ -62,9 +62,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     words = "beside torchvision's detectors, and deepmask-pytorch if a folder has it, in turns; the ratios with their spread"
     p.add_argument("--peers", nargs="?", const="", metavar="FOLDER", help=words)
     p.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"], help="default: both")
-    add_set(
-        p, "against=NAME (another one, in turns), width=PX, height=PX, scales=N, top_k=N, repeat=N (the fastest counts), batch=N"
-    )
+    add_set(p, "width=PX, height=PX, scales=N, top_k=N, repeat=N (the fastest counts), batch=N")
     p.add_argument("--quick", action="store_true", help="small picture and network, one run: to see that it works")
     p.add_argument("--json", metavar="FILE", help="write all numbers as JSON")
     add(p, "--device")

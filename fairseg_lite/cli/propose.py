@@ -50,9 +50,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--top-k", type=positive, default=100, metavar="N", help="proposals per picture (default: 100)")
     p.add_argument("--draw", type=int, default=10, metavar="N", help="masks drawn in; 0: no pictures (default: 10)")
     p.add_argument("--coarse", action="store_true", help="of a SharpMask: the masks before refinement")
-    add_set(
-        p, "nms=IOU, max_side=PX (1024: larger are reduced), zoom=N (more scales, for small objects), threshold=P, scales=S,..."
-    )
+    words = "rerank=false (by score alone), nms=IOU, max_side=PX (1024: larger are reduced), zoom=N (finer scales), threshold=P"
+    add_set(p, words)
     add(p, "--precision", "--device")
 
     p = command(commands, "export", "write a network as ONNX or for torch.export", EXPORT, _export)

@@ -32,7 +32,7 @@ from fairseg_lite.errors import InputError, check_range
 from fairseg_lite.geometry.boxes import xywh_to_xyxy
 from fairseg_lite.geometry.masks import paste_masks, rle_of_columns
 from fairseg_lite.geometry.pixels import IMAGENET, Pixels, on_device, sent
-from fairseg_lite.inference.found import Proposals
+from fairseg_lite.inference.found import Proposals, reranked
 from fairseg_lite.models.deepmask import DeepMask, DenseFeatures
 from fairseg_lite.models.network import Network, Timer
 from fairseg_lite.models.roi_pooling import Region
@@ -107,6 +107,7 @@ def pyramid(model: DeepMask | SharpMask, image: Tensor, scales: Sequence[float],
     return levels
 
 
+POOL = 400, 2000  # windows that are reranked: twice as many as are listed, but not fewer or more
 PASTE_PIXELS = 2**26, 2**28  # of full-size masks at once, on the CPU and on a device, which needs 6 bytes for each
 MAX_SIDE, COCO_SIDE = 1024, 640  # px: where pictures are reduced; COCO's longest side, which the papers' scales are made for
 
@@ -114,8 +115,8 @@ MAX_SIDE, COCO_SIDE = 1024, 640  # px: where pictures are reduced; COCO's longes
 @torch.inference_mode()
 def propose(
     model: DeepMask | SharpMask, image: np.ndarray, *, refine: bool = True, scales: Sequence[float] | None = None,
-    zoom: int = 0, top_k: int = 500, threshold: float = 0.5, nms: float | None = None, dtype: torch.dtype | None = None,
-    max_side: int = MAX_SIDE, timer: Timer = nullcontext,
+    zoom: int = 0, top_k: int = 500, threshold: float = 0.5, nms: float | None = None, rerank: bool | None = None,
+    dtype: torch.dtype | None = None, max_side: int = MAX_SIDE, timer: Timer = nullcontext,
 ) -> Proposals:  # fmt: skip
     """Find objects: the masks of the best-scored windows of a picture.
 
@@ -127,6 +128,8 @@ def propose(
             larger, too. zoom: so many finer scales besides, for smaller objects (DeepMaskZoom: 1).
         threshold: mask probability above which a pixel belongs to the object; the paper has .1 or .2 for its networks.
         nms: drop a proposal whose box overlaps a better one's by more than this IoU; the papers do not.
+        rerank: order them by score, level, mask and what is new in them (`reranked`); False: by score alone, as the papers do.
+            None: as the network's record says.
         dtype: to compute in, such as torch.bfloat16; default the model's.
         max_side: a larger picture is first reduced to this longest side, in pixels, so memory stays bounded; masks
             come in the size of the picture all the same. Raise it to find smaller objects in large pictures.
@@ -140,7 +143,8 @@ def propose(
     check_range("zoom", zoom, 0, 4)
     check_range("nms", nms, 0, 1)
     check_range("max_side", max_side, 16, None)
-    cut = logit(threshold)
+    cut, listed = logit(threshold), top_k if nms is None else 4 * top_k
+    rerank = model.record.rerank if rerank is None else rerank
     model = prepare(model if refine else getattr(model, "deepmask", model), dtype=dtype)
     with timer("pyramid"):
         pixels = resized(model.normalise(image), min(1.0, max_side / max(height, width)))
@@ -150,9 +154,14 @@ def propose(
     scales += [scales[-1] * 2 ** ((i + 1) / 2) for i in range(zoom)]
     levels = pyramid(model, pixels, scales, timer=timer)
     with timer("top k"):
-        scores, level, rows, cols = best_windows(levels, top_k if nms is None else 4 * top_k)
+        pool = max(POOL[0], min(2 * listed, POOL[1]), listed) if rerank else listed
+        scores, level, rows, cols = best_windows(levels, pool, [-2 * math.log(s) for s in scales] if rerank else None)
     with timer("masks"):
         logits, boxes = masks_of(model, levels, level, rows, cols)
+    if rerank:
+        with timer("rerank"):
+            order, scores = reranked(scores, logits, boxes, pixels.shape[1:], cut, listed)
+            logits, boxes, level, rows, cols = logits[sent(order, logits.device)], *(x[order] for x in (boxes, level, rows, cols))
     boxes = boxes / boxes.new_tensor([reduced[1], reduced[0]] * 2)
     with timer("paste"):
         rle, tight = paste_rle(logits, boxes, height, width, cut)
@@ -163,13 +172,15 @@ def propose(
     return found[:top_k]
 
 
-def best_windows(levels: Sequence[Level], top_k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def best_windows(
+    levels: Sequence[Level], top_k: int, prior: Sequence[float] | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The windows with the highest scores over all levels.
 
-    Args: levels: of one picture. top_k: at most so many.
+    Args: levels: of one picture. top_k: at most so many. prior: added to the scores of each level.
     Returns: scores (logits), level, row and column of each, (N,), best first; on the CPU.
     """
-    flat = torch.cat([level.dense.scores[0].flatten() for level in levels])
+    flat = torch.cat([x.dense.scores[0].flatten() + p for x, p in zip(levels, prior or [0.0] * len(levels), strict=True)])
     scores, order = (x.cpu() for x in flat.float().topk(min(top_k, len(flat))))
     sizes = torch.tensor([level.dense.scores[0].numel() for level in levels])
     starts = sizes.cumsum(0) - sizes

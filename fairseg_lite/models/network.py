@@ -30,6 +30,7 @@ class Record:
     padding: str = "symmetric"  # what its training patches showed beyond a picture's edge: it mirrored, or "mean" grey
     short_side: int | None = None  # px of the pictures it was trained on (of a range the middle); None: as they came
     max_side: int | None = None
+    rerank: bool = False  # whether `propose` orders by more than the score
     categories: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
     data: str = ""  # what it was trained on

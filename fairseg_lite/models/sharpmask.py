@@ -63,7 +63,7 @@ class SharpMask(Network):
             raise InputError("mask_head is 'full'; refinement begins with the vector of a DeepMask with mask_head='low_rank'")
         if deepmask.stride != STRIDE:
             raise InputError(f"the trunk's stride is {deepmask.stride}; four refinements lead back from {STRIDE}: poolings=4")
-        self.deepmask, self.record = deepmask, Record(pixels=deepmask.record.pixels)
+        self.deepmask, self.record = deepmask, Record(pixels=deepmask.record.pixels, rerank=deepmask.record.rerank)
         self.patch_size = self.mask_size = self.target_size = deepmask.patch_size
         self.context, self.object_size = deepmask.context, deepmask.object_size
         self.grid, self.scales = deepmask.grid, deepmask.scales

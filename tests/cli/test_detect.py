@@ -36,6 +36,14 @@ def test_a_picture_gets_names_drawn_in_results_and_a_table(detect, photo, tmp_pa
     assert listed and set(listed) <= {"cat", "dog"} and len(listed) == sum(r["score"] >= 0.2 for r in rows)
 
 
+def test_where_nothing_is_drawn_the_surest_is_said(detect, photo):
+    said, rows = detect(photo, "--draw", 1)
+    best = rows[0]
+    name = {90: "cat", 7: "dog"}[best["category_id"]]
+    assert said[-1] == f"nothing is that sure; the surest: {name} {best['score']:.2f}. A lower --draw draws and lists it"
+    assert "nothing is that sure" not in detect(photo, "--draw", 0.2)[0][-1]
+
+
 def test_options_reach_the_detector(detect, photo, tmp_path):
     _, plain = detect(photo, "--draw", 1)
     assert not (tmp_path / "out/photo.png").exists()
@@ -219,7 +227,7 @@ def test_names_that_the_data_has_not_are_left_out(cli, network, tmp_path):
     code, said, err = cli(
         "evaluate", "detections", "shapes-multipath", folder, "--proposer", network, "--save", tmp_path / "r.json"
     )
-    assert code == 0 and not [line for line in err if "picture]" not in line and line]  # but for a bar where it takes long
+    assert code == 0 and not [line for line in err if "picture" not in line and line]  # but for a bar where it takes long
     assert "names 8 categories that are none of the data's" in said[0]
     assert {row["category_id"] for row in json.loads((tmp_path / "r.json").read_text("utf-8"))} <= {star["id"]}
 

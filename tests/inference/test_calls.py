@@ -40,6 +40,27 @@ def test_proposals_of_seven_scales(name, settings, calls, monkeypatch):
     assert len(off) <= 0.05 * len(found) and max(off, default=0) < 1e-3, "equal, but where a pixel is rounded to the other side"
 
 
+def test_reranking_on_a_gpu_waits_twice_more_and_finds_the_same(monkeypatch):
+    s = bench.settings(quick=True, model="deepmask_tiny", scales=7, top_k=50)
+    model, image, scales = bench.build(s, torch.device("cpu"))
+    model = prepare(model)
+    here = propose(model, image, scales=scales, top_k=s.top_k, rerank=True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    with pretended_gpu() as gpu:
+        model.to("cuda")
+        propose(model, image, scales=scales, top_k=s.top_k)
+        gpu.clear()
+        propose(model, image, scales=scales, top_k=s.top_k)
+        plain = gpu.waits.total()
+        gpu.clear()
+        there = propose(model, image, scales=scales, top_k=s.top_k, rerank=True)
+        assert gpu.waits.total() <= plain + 2, f"{gpu}"
+    assert len(here) == len(there) == s.top_k
+    places = [{(s, *p) for s, p in zip(x.scales.tolist(), x.positions.tolist(), strict=True)} for x in (here, there)]
+    assert len(places[0] & places[1]) >= 0.9 * s.top_k, "the same windows, but where a pixel is rounded to the other side"
+    torch.testing.assert_close(there.scores, here.scores, atol=0.02, rtol=0)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("shape", [(1, 1), (5, 3), (33, 21)])
 def test_a_gpu_pastes_and_encodes_as_the_cpu_does(shape, cuda):

@@ -13,7 +13,7 @@ from torch import nn
 from fairseg_lite.data.photos import photographs
 from fairseg_lite.data.shapes import ShapesDataset
 from fairseg_lite.geometry.masks import mask_to_box, paste_masks, rle_encode
-from fairseg_lite.inference.found import Proposals, load_results
+from fairseg_lite.inference.found import FIRM, NEW, Proposals, load_results, reranked
 from fairseg_lite.inference.propose import Level, best_windows, on_canvas, paste_rle, prepare, propose, pyramid, resized
 from fairseg_lite.models.checkpoints import load_model
 from fairseg_lite.models.deepmask import DenseFeatures, deepmask_tiny
@@ -77,6 +77,60 @@ def test_best_windows_against_a_loop():
     got = list(zip(*(t.tolist() for t in best_windows(levels, 100)), strict=True))
     assert got == wanted  # all 23 of them, although 100 were asked for
     assert list(zip(*(t.tolist() for t in best_windows(levels, 5)), strict=True)) == wanted[:5]
+
+
+def test_a_level_may_begin_behind_others():
+    maps = [torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[2.0, 0.5]]])]
+    levels = [Level((1, 1), DenseFeatures(m, None, m)) for m in maps]
+    scores, level, _, cols = best_windows(levels, 3, [-1.5, 0])
+    assert (scores.tolist(), level.tolist(), cols.tolist()) == ([2.0, 1.5, 0.5], [1, 0, 1], [0, 0, 1])
+
+
+def windows(*masks):
+    """(N, 8, 8) logits and (N, 4) windows that cover a picture of 8 x 8 px; each mask is (logit, first column, last column)."""
+    logits = torch.full((len(masks), 8, 8), -9.0)
+    for one, (logit, first, last) in zip(logits, masks, strict=True):
+        one[:, first:last] = logit
+    return logits, torch.tensor([[0.0, 0, 8, 8]]).repeat(len(masks), 1)
+
+
+def test_a_firm_mask_goes_before_a_loose_one():
+    loose = torch.linspace(-0.9, 2.0, 8).expand(8, 8)  # no column is beyond doubt, and none out of the question
+    logits, boxes = windows((9, 0, 4), (9, 4, 8))
+    order, worth = reranked(torch.tensor([1.0, 0.0]), torch.stack([loose, logits[1]]), boxes, (8, 8), 0.0, 2)
+    assert order.tolist() == [1, 0] and worth[0] > worth[1]
+    order, _ = reranked(torch.tensor([1.0, 0.0]), logits, boxes, (8, 8), 0.0, 2)
+    assert order.tolist() == [0, 1], "of two firm ones the better-scored one"
+
+
+def test_a_repeat_goes_behind_what_is_new_and_stays_in_the_list():
+    logits, boxes = windows((9, 0, 4), (9, 0, 4), (9, 4, 8), (9, 0, 3))
+    order, worth = reranked(torch.tensor([4.0, 3.0, 0.0, 1.0]), logits, boxes, (8, 8), 0.0, 4)
+    assert order.tolist() == [0, 2, 3, 1] and worth.diff().lt(0).all()
+    gaps = {int(i): w for i, w in zip(order, worth.tolist(), strict=True)}
+    per_unit = (gaps[0] - gaps[2]) / 4
+    torch.testing.assert_close((gaps[0] - gaps[1]) / per_unit, 1 + NEW)  # an IoU of 1
+    torch.testing.assert_close((gaps[0] - gaps[3]) / per_unit, 3 + NEW * 0.75**2, atol=0.2, rtol=0)
+    assert reranked(torch.tensor([4.0, 3.0, 0.0, 1.0]), logits, boxes, (8, 8), 0.0, 2)[0].tolist() == [0, 2]
+
+
+def test_an_empty_mask_goes_last():
+    logits, boxes = windows((9, 0, 4), (-9, 0, 4), (9, 5, 8))
+    order, _ = reranked(torch.tensor([0.0, 4.0, -5.0]), logits, boxes, (8, 8), 0.0, 3)
+    assert order.tolist() == [0, 2, 1] and 4 - 2 * FIRM * np.log(99) < -5
+
+
+def test_networks_for_photographs_rerank_and_others_do_not(image):
+    model, photo = prepare(load_model("photos-sharp"), dtype=torch.bfloat16), photographs()[21].image
+    assert model.record.rerank and model.deepmask.record.rerank and not load_model("shapes").record.rerank
+    found, plain = propose(model, photo, top_k=10), propose(model, photo, top_k=10, rerank=False)
+    assert len(found) == 10 and found.scores.diff().le(0).all() and found.scores.gt(0).all() and found.scores.lt(1).all()
+
+    def repeats(some):
+        return int((np.triu(coco_mask.iou(some.rle, some.rle, [0] * len(some)), 1) > 0.8).sum())
+
+    assert repeats(found) == 0 < repeats(plain), "ten masks show ten things here"
+    assert propose(model, photo, top_k=5).rle == found.rle[:5], "how many are asked for does not change which come first"
 
 
 def test_result_is_sorted_and_whole(tiny, image):

@@ -77,10 +77,11 @@ def test_a_wrong_order_is_no_small_matter(pair):
 def test_builders_record_what_builds_the_network_again():
     deep = deepmask_tiny(features=32)
     assert (deep.record.model, deep.record.kwargs) == ("deepmask_tiny", {"features": 32})
-    deep.record = replace(deep.record, pixels=CAFFE)
+    deep.record = replace(deep.record, pixels=CAFFE, rerank=True)
     sharp = sharpmask_tiny(deepmask=deep, k=16)
     assert (sharp.record.model, sharp.record.kwargs) == ("sharpmask_tiny", {"deepmask": {"features": 32}, "k": 16})
     assert sharp.record.pixels == CAFFE, "a refinement sees what its DeepMask sees"
+    assert sharp.record.rerank, "and orders its masks as it does"
 
 
 def test_the_deepmask_in_a_sharpmask_has_a_record_of_its_own(tmp_path):
