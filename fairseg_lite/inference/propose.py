@@ -154,8 +154,8 @@ def propose(
     scales += [scales[-1] * 2 ** ((i + 1) / 2) for i in range(zoom)]
     levels = pyramid(model, pixels, scales, timer=timer)
     with timer("top k"):
-        pool = max(POOL[0], min(2 * listed, POOL[1]), listed) if rerank else listed
-        scores, level, rows, cols = best_windows(levels, pool, [-2 * math.log(s) for s in scales] if rerank else None)
+        pool = (max(POOL[0], min(2 * listed, POOL[1]), listed), [-2 * math.log(s) for s in scales]) if rerank else (listed,)
+        scores, level, rows, cols = best_windows(levels, *pool)  # reranked, finer levels, which have more windows, come later
     with timer("masks"):
         logits, boxes = masks_of(model, levels, level, rows, cols)
     if rerank:
